@@ -1,0 +1,1 @@
+"""Labelled arrays -> labelled arrays: one module per step of the science, pure and lazy."""
