@@ -1,0 +1,311 @@
+"""The small published tables: Probes.csv, SampleAnnot.csv, Ontology.csv.
+
+Every cell is checked, and what is wrong is told with file, line and column. Names are those of
+the published headers; see ``docs/store.md`` for what each column means.
+"""
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ingest.errors import InputError
+from ingest.problems import Problems
+from ingest.reference import corrected_coordinates, reannotation
+from ingest.sources import SourceFile
+
+LARGEST_TABLE = 256 << 20
+NO_NUMBER = -1
+
+# Structure classes of the ontology, as abagen's users know them: the deepest of these on a
+# structure's path counts, so the hippocampal formation (4249, below 4008) is not cortex.
+STRUCTURE_CLASSES = {
+    4008: "cortex",
+    4249: "subcortex/brainstem",
+    4275: "subcortex/brainstem",
+    4391: "subcortex/brainstem",
+    4696: "cerebellum",
+    9001: "subcortex/brainstem",
+    9131: "subcortex/brainstem",
+    9218: "white matter",
+    9352: "other",
+    9512: "subcortex/brainstem",
+}
+
+
+def _whole_number(text: str) -> int:
+    if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit():
+        raise ValueError("is not a whole number")
+    return int(text)
+
+
+def _optional_whole_number(text: str) -> int:
+    return _whole_number(text) if text else NO_NUMBER
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("is not a number") from None
+    if not math.isfinite(value):
+        raise ValueError("is not a finite number")
+    return value
+
+
+def _hemisphere(text: str) -> str:
+    if text not in ("L", "R", ""):
+        raise ValueError("is not a hemisphere (L, R or empty)")
+    return text or "B"
+
+
+def _text(text: str) -> str:
+    return text
+
+
+Parser = Callable[[str], object]
+DTYPES: dict[Parser, type] = {
+    _whole_number: np.int64,
+    _optional_whole_number: np.int64,
+    _number: np.float64,
+    _hemisphere: object,
+    _text: object,
+}
+PROBE_COLUMNS: dict[str, Parser] = {
+    "probe_id": _whole_number,
+    "probe_name": _text,
+    "gene_id": _optional_whole_number,
+    "gene_symbol": _text,
+    "gene_name": _text,
+    "entrez_id": _optional_whole_number,
+    "chromosome": _text,
+}
+SAMPLE_COLUMNS: dict[str, Parser] = {
+    "structure_id": _whole_number,
+    "slab_num": _whole_number,
+    "well_id": _whole_number,
+    "slab_type": _text,
+    "structure_acronym": _text,
+    "structure_name": _text,
+    "polygon_id": _whole_number,
+    "mri_voxel_x": _whole_number,
+    "mri_voxel_y": _whole_number,
+    "mri_voxel_z": _whole_number,
+    "mni_x": _number,
+    "mni_y": _number,
+    "mni_z": _number,
+}
+ONTOLOGY_COLUMNS: dict[str, Parser] = {
+    "id": _whole_number,
+    "acronym": _text,
+    "name": _text,
+    "parent_structure_id": _optional_whole_number,
+    "hemisphere": _hemisphere,
+    "graph_order": _whole_number,
+    "structure_id_path": _text,
+    "color_hex_triplet": _text,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A parsed published table.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row a line of the file, in the file's order.
+    lines : numpy.ndarray of int
+        The line of the file that each row comes from.
+    size : int
+        Bytes of the file.
+    sha256 : str
+        Of the file's bytes.
+    """
+
+    frame: pd.DataFrame
+    lines: np.ndarray
+    size: int
+    sha256: str
+
+
+def read_probes(file: SourceFile) -> Table:
+    """Read Probes.csv and put the re-annotation beside it.
+
+    Returns
+    -------
+    Table
+        The published columns (``entrez_id`` and ``gene_id`` -1 where empty), then
+        ``reannotated_gene_symbol`` ("" where the re-annotation drops the probe),
+        ``reannotated_entrez_id`` (-1 likewise) and ``published_row``.
+
+    Raises
+    ------
+    InputError
+        With every wrong cell, repeated probe id and repeated probe name.
+
+    References
+    ----------
+    Arnatkeviciute et al. 2019, NeuroImage 189:353, table of re-annotated probes.
+    """
+    table = _read(file, PROBE_COLUMNS)
+    _refuse_repeated(file, table, ("probe_id", "probe_name"))
+    frame = table.frame
+    new = reannotation().set_index("probe_name").reindex(frame["probe_name"])
+    frame["reannotated_gene_symbol"] = new["gene_symbol"].fillna("").to_numpy(object)
+    frame["reannotated_entrez_id"] = new["entrez_id"].fillna(NO_NUMBER).to_numpy(np.int64)
+    frame["published_row"] = np.arange(len(frame))
+    return table
+
+
+def read_ontology(file: SourceFile) -> Table:
+    """Read Ontology.csv.
+
+    Returns
+    -------
+    Table
+        The published columns with ``id`` renamed ``structure_id``, hemisphere "B" where the file
+        has none, and ``structure``: the class of `STRUCTURE_CLASSES`, "" where there is none.
+    """
+    table = _read(file, ONTOLOGY_COLUMNS)
+    _refuse_repeated(file, table, ("id",))
+    frame = table.frame.rename(columns={"id": "structure_id"})
+    frame["structure"] = [structure_class(path) for path in frame["structure_id_path"]]
+    return replace(table, frame=frame)
+
+
+def structure_class(structure_id_path: str) -> str:
+    """Class of a structure from its path of ids, e.g. ``/4005/4006/4007/4008/``.
+
+    Returns
+    -------
+    str
+        A value of `STRUCTURE_CLASSES`, "" if no id of the path has a class.
+    """
+    ids = (int(part) for part in reversed(structure_id_path.strip("/").split("/")) if part.isdigit())
+    return next((STRUCTURE_CLASSES[i] for i in ids if i in STRUCTURE_CLASSES), "")
+
+
+def read_samples(file: SourceFile, ontology: pd.DataFrame) -> Table:
+    """Read SampleAnnot.csv and label every sample.
+
+    Parameters
+    ----------
+    file : SourceFile
+    ontology : pandas.DataFrame
+        As `read_ontology` gives it.
+
+    Returns
+    -------
+    Table
+        The published columns (coordinates in mm), then ``corrected_mni_x/y/z`` (mm, NaN for wells
+        without corrected coordinates), ``hemisphere`` and ``structure`` of the ontology.
+
+    Raises
+    ------
+    InputError
+        With every wrong cell, repeated well and structure that the ontology lacks.
+    """
+    table = _read(file, SAMPLE_COLUMNS)
+    _refuse_repeated(file, table, ("well_id",))
+    frame = table.frame
+    structures = ontology.set_index("structure_id")
+    problems = Problems(str(file))
+    for row in np.flatnonzero(~frame["structure_id"].isin(structures.index)):
+        problems.add(
+            f"structure {frame['structure_id'].iloc[row]} is not in the ontology",
+            line=int(table.lines[row]),
+            column="structure_id",
+        )
+    problems.raise_if_any()
+    corrected = corrected_coordinates().reindex(frame["well_id"])
+    for name in ("corrected_mni_x", "corrected_mni_y", "corrected_mni_z"):
+        frame[name] = corrected[name].to_numpy(np.float64)
+    for name in ("hemisphere", "structure"):
+        frame[name] = structures.loc[frame["structure_id"], name].to_numpy(object)
+    return table
+
+
+def _read(file: SourceFile, columns: dict[str, Parser]) -> Table:
+    data = _read_bytes(file)
+    rows = list(_rows(file, _decode(file, data)))
+    problems = Problems(str(file))
+    header = rows[0][1] if rows else []
+    if header != list(columns):
+        problems.add(f"the header is {','.join(header)!r}, expected {','.join(columns)!r}", line=1)
+    if len(rows) == 1:
+        problems.add("there are no rows below the header; is the file cut off?")
+    problems.raise_if_any()
+    lines, cells = zip(*rows[1:], strict=True)
+    for line, row in rows[1:]:
+        if len(row) != len(columns):
+            problems.add(f"{len(row)} fields, expected {len(columns)}", line=line)
+    problems.raise_if_any()
+    frame = pd.DataFrame(
+        {
+            name: pd.Series(_parse_column(problems, lines, name, texts, parser), dtype=DTYPES[parser])
+            for (name, parser), texts in zip(columns.items(), zip(*cells, strict=True), strict=True)
+        }
+    )
+    problems.raise_if_any()
+    return Table(frame, np.asarray(lines), len(data), hashlib.sha256(data).hexdigest())
+
+
+def _read_bytes(file: SourceFile) -> bytes:
+    with file.open() as stream:
+        data = stream.read(LARGEST_TABLE + 1)
+    if not data:
+        raise InputError(f"{file}: the file is empty.")
+    if len(data) > LARGEST_TABLE:
+        raise InputError(f"{file}: larger than {LARGEST_TABLE >> 20} MiB; this is not a published table.")
+    return data
+
+
+def _decode(file: SourceFile, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{file}: line {line}: byte {data[error.start]:#04x} is not UTF-8; "
+            "the file was saved in another encoding, use the published one."
+        ) from None
+
+
+def _rows(file: SourceFile, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"{file}: line {reader.line_num}: {error}; is the file cut off?") from None
+
+
+def _parse_column(
+    problems: Problems, lines: Iterable[int], name: str, texts: Iterable[str], parser: Parser
+) -> list[object]:
+    values = []
+    for line, text in zip(lines, texts, strict=True):
+        try:
+            values.append(parser(text))
+        except ValueError as error:
+            problems.add(f"{text!r} {error}", line=line, column=name)
+            values.append(NO_NUMBER)
+    return values
+
+
+def _refuse_repeated(file: SourceFile, table: Table, columns: Iterable[str]) -> None:
+    problems = Problems(str(file))
+    for name in columns:
+        for row in np.flatnonzero(table.frame[name].duplicated()):
+            problems.add(
+                f"{table.frame[name].iloc[row]!s} is there a second time",
+                line=int(table.lines[row]),
+                column=name,
+            )
+    problems.raise_if_any()

@@ -1,0 +1,103 @@
+"""Reading and writing tables and matrices as Zarr arrays, checksummed and readable by any Zarr tool."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from lake.layout import Variable, chunk_rows, shard_rows
+
+_DTYPES: dict[str, Any] = {
+    "f8": np.dtype("f8"),
+    "i8": np.dtype("i8"),
+    "bool": np.dtype("bool"),
+    "str": np.dtypes.StringDType(),
+}
+_FILL = {"f8": np.nan, "i8": 0, "bool": False, "str": ""}
+# An all-zero chunk is stored like any other: a chunk that is not there is always a fault.
+_CONFIG: Any = {"write_empty_chunks": True}
+
+
+@contextmanager
+def fast_codecs() -> Iterator[None]:
+    """Open arrays inside this block to have them decoded by ``zarrs`` on all cores, where it is installed."""
+    if find_spec("zarrs") is None:
+        yield
+        return
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        yield
+
+
+def write_table(group: zarr.Group, variables: Iterable[Variable], table: pd.DataFrame) -> None:
+    """Write the columns that `variables` name, one array each, one chunk each."""
+    for variable in variables:
+        values = np.asarray(table[variable.name].to_numpy(), dtype=_DTYPES[variable.dtype])
+        array = group.create_array(
+            variable.name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(max(len(values), 1),),
+            compressors=[ZstdCodec(level=5, checksum=True)],
+            fill_value=_FILL[variable.dtype],
+            dimension_names=variable.dims,
+            attributes=_attributes(variable),
+            config=_CONFIG,
+        )
+        array[:] = values
+
+
+def read_table(group: zarr.Group, variables: Iterable[Variable]) -> pd.DataFrame:
+    """Read the columns that `variables` name; strings come as Python objects."""
+    return pd.DataFrame({variable.name: _read_column(group, variable) for variable in variables})
+
+
+def _read_column(group: zarr.Group, variable: Variable) -> NDArray[Any]:
+    values: NDArray[Any] = group[variable.name][:]  # type: ignore[index,assignment]
+    return values.astype(object) if variable.dtype == "str" else values
+
+
+def create_matrix(group: zarr.Group, variable: Variable, n_probes: int, n_samples: int) -> zarr.Array[Any]:
+    """Create an empty (probe, sample) matrix in sharded, checksummed chunks of all samples."""
+    dtype = _DTYPES[variable.dtype]
+    with fast_codecs():
+        return group.create_array(
+            variable.name,
+            shape=(n_probes, n_samples),
+            dtype=dtype,
+            chunks=(chunk_rows(n_samples), n_samples),
+            shards=(shard_rows(n_samples), n_samples),
+            compressors=[
+                BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=dtype.itemsize),
+                Crc32cCodec(),
+            ],
+            fill_value=_FILL[variable.dtype],
+            dimension_names=variable.dims,
+            attributes=_attributes(variable),
+            config=_CONFIG,
+        )
+
+
+def open_matrix(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Open a matrix for reading, with the fast codecs."""
+    with fast_codecs():
+        array = group[name]
+    assert isinstance(array, zarr.Array)  # noqa: S101 - narrows the type
+    return array
+
+
+def missing_shards(path: Path, array: zarr.Array[Any]) -> list[str]:
+    """Files of a matrix that are not there; Zarr itself would read them as the fill value."""
+    rows = array.shards[0] if array.shards else array.chunks[0]
+    names = [f"c/{i}/0" for i in range(-(-array.shape[0] // rows))]
+    return [name for name in names if not (path / name).is_file()]
+
+
+def _attributes(variable: Variable) -> dict[str, Any]:
+    return {"long_name": variable.doc} | ({"units": variable.unit} if variable.unit else {})

@@ -1,0 +1,13 @@
+"""What can go wrong with a store, a request or a run."""
+
+
+class RequestError(ValueError):
+    """What was asked for does not exist or makes no sense; the message says what does."""
+
+
+class StoreError(RuntimeError):
+    """A store is missing, damaged, or of a format this version does not read."""
+
+
+class RunError(RuntimeError):
+    """Some units of a run failed; those that did not are written."""

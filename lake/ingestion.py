@@ -1,0 +1,347 @@
+"""Published files -> store, one transaction a donor.
+
+A donor is written below ``.wip``, read back and compared, renamed into place, and exists from the
+moment the manifest names it. Whatever a killed ingest leaves is not named by the manifest, so no
+reader sees it, and the next ingest clears it away.
+"""
+
+import itertools
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import numpy as np
+import pandas as pd
+import zarr
+from ingest.simulate import is_simulated
+from numpy.typing import NDArray
+
+from ingest.errors import InputError
+from ingest.matrices import Matrix
+from ingest.reference import donors as published_donors
+from ingest.sources import DonorFiles, find_donors
+from ingest.tables import read_ontology, read_probes, read_samples
+from lake.arrays import create_matrix, write_table
+from lake.errors import RequestError, StoreError
+from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, Variable, shard_rows
+from lake.manifest import WORK_IN_PROGRESS, DonorEntry, Manifest, publish_manifest, sync
+from lake.store import Lake
+
+LOG = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+Status = Literal["ingested", "replaced", "present"]
+
+LOCK = ".lock"
+COMMON_TABLES = {"probes": PROBES, "ontology": ONTOLOGY, "donors": DONORS}
+MATRIX_FILES = {"expression": "MicroarrayExpression.csv", "detected": "PACall.csv"}
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of one donor."""
+
+    donor: str
+    status: Status
+    n_samples: int
+    n_uncorrected: int
+
+
+def ingest_directory(
+    source: str | Path,
+    store: str | Path,
+    *,
+    donors: str | Sequence[str] = "all",
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> list[Ingested]:
+    """Bring the donors found below `source` into `store`, each in a transaction of its own.
+
+    Parameters
+    ----------
+    source : str or pathlib.Path
+        What ``ahba fetch`` or ``ahba simulate`` left, abagen's data directory, or zips.
+    store : str or pathlib.Path
+        A local directory; made if it is not there.
+    donors : "all" or sequence of str
+        Donor numbers or uids.
+    replace : bool
+        Whether a donor whose published files changed is written anew; otherwise it is refused.
+    progress : callable, optional
+        Called with (donor, bytes done, bytes in all).
+
+    Returns
+    -------
+    list of Ingested
+
+    Raises
+    ------
+    InputError
+        If a file is wrong; the donors before it are in, the store is otherwise as it was.
+    RequestError
+        If a donor is not in `source`, or its files changed and `replace` is False.
+    StoreError
+        If another ingest is at work on the store.
+    """
+    found = _chosen(find_donors(Path(source)), donors)
+    path = Path(store)
+    if "://" in str(store):
+        raise RequestError(
+            f"{store}: stores are written to local or shared disks; copy the finished one there."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    with _only_writer(path):
+        _sweep(path)
+        try:
+            return [_ingest_donor(path, files, replace, progress or _silent) for files in found]
+        finally:
+            shutil.rmtree(path / WORK_IN_PROGRESS, ignore_errors=True)
+
+
+def _silent(_label: str, _done: int, _total: int) -> None:
+    pass
+
+
+def _chosen(found: dict[str, DonorFiles], donors: str | Sequence[str]) -> list[DonorFiles]:
+    if donors == "all":
+        return list(found.values())
+    uids = dict(zip(published_donors()["uid"], published_donors().index, strict=True))
+    asked = [donors] if isinstance(donors, str) else donors
+    numbers = {str(uids.get(d, d)) for d in asked}
+    if unknown := sorted(numbers - set(found)):
+        raise RequestError(f"Donor {', '.join(unknown)} is not in the source; it has {', '.join(found)}.")
+    return [files for donor, files in found.items() if donor in numbers]
+
+
+@contextmanager
+def _only_writer(store: Path) -> Iterator[None]:
+    """Hold the store's lock; the system frees it when the process ends, however it ends."""
+    if not (store / LOCK).exists() and any(store.iterdir()):
+        raise StoreError(f"{store}: the directory is not empty and no ahba-lake store; name a new one.")
+    lock = filelock.FileLock(store / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise StoreError(f"{store}: another ingest is at work on this store; wait for it to end.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(store: Path) -> None:
+    """Clear away what no manifest names: the leftovers of killed ingests and replaced donors."""
+    manifest = _manifest(store)
+    groups = {entry.group for entry in manifest.donors.values()} if manifest else set()
+    leftovers = [store / WORK_IN_PROGRESS]
+    leftovers += [] if manifest else [store / name for name in COMMON_TABLES]
+    leftovers += [
+        path for path in (store / "microarray").glob("*/") if f"microarray/{path.name}" not in groups
+    ]
+    for leftover in leftovers:
+        if leftover.exists():
+            LOG.info("clearing away %s, left by an ingest that did not end", leftover)
+            shutil.rmtree(leftover)
+
+
+def _manifest(store: Path) -> Manifest | None:
+    return Lake(store).manifest if (store / "zarr.json").exists() else None
+
+
+def _ingest_donor(store: Path, files: DonorFiles, replace: bool, progress: Progress) -> Ingested:
+    manifest = _manifest(store)
+    before = manifest.donors.get(files.donor) if manifest else None
+    if before and _unchanged(files, before):
+        return Ingested(files.donor, "present", before.n_samples, 0)
+    if before and not replace:
+        raise RequestError(
+            f"Donor {files.donor}: the published files differ from those in the store; "
+            "pass --replace to take the new ones, or check which are right."
+        )
+    tables = _read_tables(files)
+    if manifest is None:
+        manifest = _start_store(store, tables)
+    else:
+        _refuse_differences(store, tables)
+    staged, sources = _write_aside(store, tables, progress)
+    group = _free_name(store, f"microarray/{files.donor}")
+    staged.rename(store / group)
+    sync(store / "microarray")
+    entry = DonorEntry(group, len(tables.samples), sources)
+    publish_manifest(store, manifest.with_donor(files.donor, entry))
+    n_uncorrected = int(tables.samples["corrected_mni_x"].isna().sum())
+    return Ingested(files.donor, "replaced" if before else "ingested", entry.n_samples, n_uncorrected)
+
+
+def _unchanged(files: DonorFiles, entry: DonorEntry) -> bool:
+    sizes = all(files[name].size == source["size"] for name, source in entry.sources.items())
+    return sizes and all(files[name].sha256() == source["sha256"] for name, source in entry.sources.items())
+
+
+@dataclass(frozen=True)
+class _DonorTables:
+    """A donor's small tables; the probes are in store order."""
+
+    files: DonorFiles
+    probes: pd.DataFrame
+    ontology: pd.DataFrame
+    samples: pd.DataFrame
+    sources: dict[str, dict[str, Any]]
+
+
+def _read_tables(files: DonorFiles) -> _DonorTables:
+    ontology = read_ontology(files["Ontology.csv"])
+    probes = read_probes(files["Probes.csv"])
+    samples = read_samples(files["SampleAnnot.csv"], ontology.frame)
+    read = {"Ontology.csv": ontology, "Probes.csv": probes, "SampleAnnot.csv": samples}
+    sources = {name: {"size": table.size, "sha256": table.sha256} for name, table in read.items()}
+    return _DonorTables(files, sort_by_gene(probes.frame), ontology.frame, samples.frame, sources)
+
+
+def sort_by_gene(probes: pd.DataFrame) -> pd.DataFrame:
+    """Probes in store order: by gene symbol (re-annotated where there is one), then probe id."""
+    gene = probes["reannotated_gene_symbol"].where(
+        probes["reannotated_gene_symbol"] != "", probes["gene_symbol"]
+    )
+    order = np.lexsort([probes["probe_id"].to_numpy(), gene.to_numpy(str)])
+    return probes.iloc[order].reset_index(drop=True)
+
+
+def _start_store(store: Path, tables: _DonorTables) -> Manifest:
+    """Put the tables that donors share into a new store; nothing names them before the first donor is in."""
+    aside = zarr.create_group(store / WORK_IN_PROGRESS / "common", zarr_format=3)
+    frames = {
+        "probes": tables.probes,
+        "ontology": tables.ontology,
+        "donors": published_donors().reset_index().astype({"age": str}),
+    }
+    for name, variables in COMMON_TABLES.items():
+        write_table(aside.create_group(name), variables, frames[name])
+        (store / WORK_IN_PROGRESS / "common" / name).rename(store / name)
+    zarr.create_group(store / "microarray", zarr_format=3, overwrite=True)
+    return Manifest(n_probes=len(tables.probes), simulated=is_simulated(tables.probes))
+
+
+def _refuse_differences(store: Path, tables: _DonorTables) -> None:
+    """See that the tables which donors share are the store's."""
+    kept = Lake(store)
+    _refuse_difference(tables.files, "Probes.csv", PROBES, tables.probes, kept.probes)
+    _refuse_difference(tables.files, "Ontology.csv", ONTOLOGY, tables.ontology, kept.ontology)
+
+
+def _refuse_difference(
+    files: DonorFiles, name: str, variables: tuple[Variable, ...], new: pd.DataFrame, kept: pd.DataFrame
+) -> None:
+    if len(new) != len(kept):
+        raise InputError(
+            f"{files[name]}: {len(new)} rows, the store's donors have {len(kept)}; "
+            "donors of one store share this table."
+        )
+    key = variables[0].name
+    for variable in variables:
+        ours, theirs = new[variable.name].to_numpy(), kept[variable.name].to_numpy()
+        rows = np.flatnonzero(ours != theirs)
+        if len(rows):
+            raise InputError(
+                f"{files[name]}: column {variable.name!r}, {key} {new[key].iloc[rows[0]]}: "
+                f"{ours[rows[0]]!r}, but the store's donors have {theirs[rows[0]]!r} "
+                f"({len(rows)} such rows); donors of one store share this table."
+            )
+
+
+def _free_name(store: Path, group: str) -> str:
+    """A group's name, numbered if an older generation still has it (readers may be at work on that)."""
+    names = itertools.chain([group], (f"{group}.{generation}" for generation in itertools.count(2)))
+    return next(name for name in names if not (store / name).exists())
+
+
+def _write_aside(
+    store: Path, tables: _DonorTables, progress: Progress
+) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Write one donor below ``.wip``; give the folder and what is known of its sources."""
+    work = store / WORK_IN_PROGRESS / tables.files.donor
+    group = zarr.create_group(work / "group", zarr_format=3, overwrite=True)
+    write_table(group, SAMPLES, tables.samples)
+    sources = dict(tables.sources)
+    report = _ByteCount(tables.files, progress)
+    for variable in MATRICES:
+        name = MATRIX_FILES[variable.name]
+        probe_ids = tables.probes["probe_id"].to_numpy()
+        matrix = Matrix(tables.files[name], variable.name, probe_ids, len(tables.samples))
+        with _Scratch(work / variable.name, variable, len(tables.samples)) as scratch:
+            _scatter(matrix, scratch, probe_ids, report)
+            _write_matrix(group, variable, scratch, len(probe_ids))
+        sources[name] = {"size": matrix.size, "sha256": matrix.sha256}
+    return work / "group", sources
+
+
+class _ByteCount:
+    """Turns bytes read of one file after another into one donor's progress."""
+
+    def __init__(self, files: DonorFiles, progress: Progress) -> None:
+        self._donor = files.donor
+        self._total = sum(files[name].size for name in MATRIX_FILES.values())
+        self._before = 0
+        self._progress = progress
+
+    def at(self, size: int) -> None:
+        self._progress(self._donor, self._before + size, self._total)
+
+    def file_done(self, size: int) -> None:
+        self._before += size
+        self.at(0)
+
+
+class _Scratch:
+    """A matrix on disk into which rows are put in any order, and read back in store order."""
+
+    def __init__(self, path: Path, variable: Variable, n_samples: int) -> None:
+        self._path = path
+        self._dtype = np.dtype(variable.dtype)
+        self.n_samples = n_samples
+        self._row_bytes = n_samples * self._dtype.itemsize
+
+    def __enter__(self) -> "_Scratch":
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+        self._path.unlink()
+
+    def put(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        for row, value in zip(rows.tolist(), values, strict=True):
+            os.pwrite(self._descriptor, value.data, row * self._row_bytes)
+
+    def get(self, start: int, stop: int) -> NDArray[Any]:
+        data = os.pread(self._descriptor, (stop - start) * self._row_bytes, start * self._row_bytes)
+        return np.frombuffer(data, dtype=self._dtype).reshape(stop - start, self.n_samples)
+
+
+def _scatter(matrix: Matrix, scratch: _Scratch, probe_ids: NDArray[np.int64], report: _ByteCount) -> None:
+    """Put each row where its probe belongs, whatever the file's order."""
+    order = np.argsort(probe_ids)
+    for block in matrix.blocks():
+        scratch.put(order[np.searchsorted(probe_ids, block.probe_ids, sorter=order)], block.values)
+        report.at(matrix.size)
+    report.file_done(matrix.size)
+
+
+def _write_matrix(group: zarr.Group, variable: Variable, scratch: _Scratch, n_probes: int) -> None:
+    """Write shard by shard, and read each back: what is published is what was parsed, to the last bit."""
+    array = create_matrix(group, variable, n_probes, scratch.n_samples)
+    step = shard_rows(scratch.n_samples)
+    for start in range(0, n_probes, step):
+        stop = min(start + step, n_probes)
+        values = scratch.get(start, stop)
+        array[start:stop] = values
+        if not np.array_equal(array[start:stop], values):
+            raise StoreError(
+                f"{group.store_path}: {variable.name} reads back differently; is the disk at fault?"
+            )

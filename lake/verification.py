@@ -1,0 +1,126 @@
+"""Checking a store: every chunk is read, every checksum and invariant looked at."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from lake.arrays import missing_shards, open_matrix, read_table
+from lake.errors import StoreError
+from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, Variable
+from lake.manifest import DonorEntry
+from lake.store import Lake
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong with a store.
+
+    Attributes
+    ----------
+    where : str
+        Path inside the store.
+    what : str
+        What is wrong with it.
+    """
+
+    where: str
+    what: str
+
+
+def verify(store: Lake, *, progress: Progress | None = None) -> list[Damage]:
+    """Read all of a local store and name what is damaged.
+
+    Parameters
+    ----------
+    store : Lake
+    progress : callable, optional
+        Called with (donor, matrices done, matrices in all).
+
+    Returns
+    -------
+    list of Damage
+        Empty if the store is whole.
+    """
+    root = zarr.open_group(store.path, mode="r", zarr_format=3, use_consolidated=False)
+    found = list(_check_tables(root, store))
+    for donor in store.donors:
+        entry = store.manifest.donors[donor]
+        for done, variable in enumerate(MATRICES, start=1):
+            found += _check_matrix(root, Path(store.path), entry, variable, store.manifest.n_probes)
+            if progress:
+                progress(donor, done, len(MATRICES))
+    return found or list(_check_invariants(store))
+
+
+def _check_tables(root: zarr.Group, store: Lake) -> Iterator[Damage]:
+    tables: list[tuple[str, tuple[Variable, ...]]] = [("probes", PROBES), ("ontology", ONTOLOGY), ("donors", DONORS)]
+    tables += [(entry.group, SAMPLES) for entry in store.manifest.donors.values()]
+    for path, variables in tables:
+        for variable in variables:
+            try:
+                group = root[path]
+                assert isinstance(group, zarr.Group)  # noqa: S101 - narrows the type
+                read_table(group, [variable])
+            except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a codec raise
+                yield Damage(f"{path}/{variable.name}", _describe(error))
+
+
+def _check_matrix(
+    root: zarr.Group, store: Path, entry: DonorEntry, variable: Variable, n_probes: int
+) -> Iterator[Damage]:
+    where = f"{entry.group}/{variable.name}"
+    try:
+        group = root[entry.group]
+        assert isinstance(group, zarr.Group)  # noqa: S101 - narrows the type
+        array = open_matrix(group, variable.name)
+    except Exception as error:  # noqa: BLE001 - as above
+        yield Damage(where, _describe(error))
+        return
+    if array.shape != (n_probes, entry.n_samples):
+        yield Damage(where, f"has shape {array.shape}, the manifest says {(n_probes, entry.n_samples)}")
+        return
+    missing = missing_shards(store / where, array)
+    yield from (Damage(f"{where}/{name}", "the file is missing") for name in missing)
+    rows = array.shards[0] if array.shards else array.chunks[0]
+    for start in range(0, n_probes, rows):
+        name = f"c/{start // rows}/0"
+        if name not in missing:
+            yield from _check_shard(array, f"{where}/{name}", start, min(start + rows, n_probes))
+
+
+def _check_shard(array: zarr.Array[Any], where: str, start: int, stop: int) -> Iterator[Damage]:
+    try:
+        values: NDArray[Any] = array[start:stop]  # type: ignore[assignment]
+    except Exception as error:  # noqa: BLE001 - as above
+        yield Damage(where, f"{_describe(error)} (probes {start} to {stop - 1})")
+        return
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        row = start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        yield Damage(where, f"holds no number for probe {row}")
+
+
+def _check_invariants(store: Lake) -> Iterator[Damage]:
+    probes, samples, ontology = store.probes, store.samples, store.ontology
+    if len(probes) != store.manifest.n_probes or probes["probe_id"].duplicated().any():
+        yield Damage("probes", "probe ids are not unique, or not as many as the manifest says")
+    if samples["well_id"].duplicated().any():
+        repeated = samples.loc[samples["well_id"].duplicated(), "well_id"].tolist()
+        yield Damage("microarray", f"wells {repeated[:5]} are there twice")
+    if not samples["structure_id"].isin(ontology["structure_id"]).all():
+        yield Damage("microarray", "samples have structures that the ontology lacks")
+    for donor, n_samples in samples["donor"].value_counts().items():
+        if n_samples != store.manifest.donors[donor].n_samples:
+            yield Damage(store.manifest.donors[donor].group, f"has {n_samples} samples, not as the manifest says")
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, KeyError | FileNotFoundError):
+        return "is missing"
+    return str(error) if isinstance(error, StoreError) else f"does not read: {str(error).splitlines()[0]}"
