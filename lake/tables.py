@@ -82,7 +82,9 @@ class Unit:
         return not donors or self.path("donor_expression").exists()
 
 
-def write_unit(unit: Unit, tables: RegionTables, atlas: Atlas, provenance: Mapping[str, Any], *, donors: bool) -> None:
+def write_unit(
+    unit: Unit, tables: RegionTables, atlas: Atlas, provenance: Mapping[str, Any], *, donors: bool
+) -> None:
     """Write every table of a unit, the expression last."""
     _write_json(unit.parameters, provenance["pipeline_choices"])
     _write_frame(unit.regions, regions_frame(atlas), provenance)
@@ -92,7 +94,9 @@ def write_unit(unit: Unit, tables: RegionTables, atlas: Atlas, provenance: Mappi
         parts = [_by_gene(table).assign(donor=donor) for donor, table in tables.donor_expression.items()]
         frame = pd.concat(parts, ignore_index=True)
         frame = frame[["gene_symbol", "donor", *frame.columns[1:-1]]]
-        _write_frame(unit.path("donor_expression"), frame.sort_values("gene_symbol", kind="stable"), provenance)
+        _write_frame(
+            unit.path("donor_expression"), frame.sort_values("gene_symbol", kind="stable"), provenance
+        )
     _write_frame(unit.path("expression"), _by_gene(tables.expression), provenance)
 
 
@@ -123,18 +127,20 @@ def _write_frame(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any])
     table = pa.Table.from_pandas(frame, preserve_index=False)
     text = json.dumps(provenance, sort_keys=True)
     table = table.replace_schema_metadata({PROVENANCE: text.encode()})
-    with _aside(path) as aside:
-        pq.write_table(table, aside, compression="zstd", compression_level=1, row_group_size=GENES_PER_ROW_GROUP)
+    with written_aside(path) as aside:
+        pq.write_table(
+            table, aside, compression="zstd", compression_level=1, row_group_size=GENES_PER_ROW_GROUP
+        )
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with _aside(path) as aside:
+    with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; it becomes `path` if all went well, and goes if not."""
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; it becomes `path` if all went well, and is removed if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.wip")
     try:
@@ -185,7 +191,9 @@ def read_expression(tables: str | Path, *, atlas: str, pipeline: str | None = No
     frame = pq.ParquetFile(path).read().to_pandas()
     symbols = pd.Index(frame.pop("gene_symbol").to_numpy(object), name="gene_symbol")
     table = pd.DataFrame(
-        frame.to_numpy().T, index=pd.Index([int(region) for region in frame.columns], name="label"), columns=symbols
+        frame.to_numpy().T,
+        index=pd.Index([int(region) for region in frame.columns], name="label"),
+        columns=symbols,
     )
     table.attrs = read_provenance(path)
     return table
@@ -202,5 +210,7 @@ def _find(tables: Path, atlas: str, pipeline: str | None) -> Path:
         return next(iter(found.values()))
     atlases = sorted({path.name.removeprefix("atlas=") for path in tables.glob("expression/*/atlas=*")})
     if not found:
-        raise RequestError(f"{tables}: no table for atlas {atlas!r}; there are {', '.join(atlases) or 'none'}.")
+        raise RequestError(
+            f"{tables}: no table for atlas {atlas!r}; there are {', '.join(atlases) or 'none'}."
+        )
     raise RequestError(f"{tables}: name one pipeline for atlas {atlas!r}: {', '.join(found)}.")

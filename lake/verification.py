@@ -60,7 +60,11 @@ def verify(store: Lake, *, progress: Progress | None = None) -> list[Damage]:
 
 
 def _check_tables(root: zarr.Group, store: Lake) -> Iterator[Damage]:
-    tables: list[tuple[str, tuple[Variable, ...]]] = [("probes", PROBES), ("ontology", ONTOLOGY), ("donors", DONORS)]
+    tables: list[tuple[str, tuple[Variable, ...]]] = [
+        ("probes", PROBES),
+        ("ontology", ONTOLOGY),
+        ("donors", DONORS),
+    ]
     tables += [(entry.group, SAMPLES) for entry in store.manifest.donors.values()]
     for path, variables in tables:
         for variable in variables:
@@ -117,7 +121,9 @@ def _check_invariants(store: Lake) -> Iterator[Damage]:
         yield Damage("microarray", "samples have structures that the ontology lacks")
     for donor, n_samples in samples["donor"].value_counts().items():
         if n_samples != store.manifest.donors[donor].n_samples:
-            yield Damage(store.manifest.donors[donor].group, f"has {n_samples} samples, not as the manifest says")
+            yield Damage(
+                store.manifest.donors[donor].group, f"has {n_samples} samples, not as the manifest says"
+            )
 
 
 def _describe(error: Exception) -> str:

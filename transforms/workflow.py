@@ -20,7 +20,13 @@ from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.normalize import normalize, normalize_within
 from transforms.pipeline import Pipeline
-from transforms.probes import ProbeSelection, annotate_probes, detected_fraction, filter_probes, gene_expression
+from transforms.probes import (
+    ProbeSelection,
+    annotate_probes,
+    detected_fraction,
+    filter_probes,
+    gene_expression,
+)
 from transforms.samples import prepare_samples, similar_samples
 from transforms.select import select_probes
 
@@ -110,7 +116,8 @@ def select_genes(source: Source, pipeline: Pipeline, donors: list[str]) -> Genes
     )
     annotated = annotate_probes(source.probes, reannotated=pipeline.reannotated)
     if pipeline.sim_threshold is not None:
-        samples = _drop_dissimilar(source.microarray["expression"], samples, annotated, pipeline.sim_threshold)
+        expression = source.microarray["expression"]
+        samples = _drop_dissimilar(expression, samples, annotated, pipeline.sim_threshold)
     fraction = detected_fraction(source.microarray["detected"], samples, annotated["row"].to_numpy())
     probes = filter_probes(annotated, fraction.compute(), pipeline.ibf_threshold)
     selection = select_probes(
@@ -228,7 +235,10 @@ def region_tables(
     """
     labels = label_samples(genes, atlas, pipeline)
     if not any(found.any() for found in labels.values()):
-        raise ChoiceError(f"No sample falls into a region of {atlas.name}: is it in {atlas.space} space? raise tolerance?")
+        raise ChoiceError(
+            f"No sample falls into a region of {atlas.name}: is it in {atlas.space} space? "
+            f"tolerance is {pipeline.tolerance:g}."
+        )
     regions = atlas.regions.index.to_numpy()
     by_donor = AGGREGATIONS[pipeline.region_agg](genes, values, labels, regions, pipeline)
     combined = combine_donors(np.stack(list(by_donor.values())), pipeline.agg_metric)
@@ -241,7 +251,9 @@ def region_tables(
         counts=pd.DataFrame(counts, index=index),
         genes=genes.selection.genes,
         donor_expression={
-            donor: pd.DataFrame(table.T, index=index, columns=symbols) for donor, table in by_donor.items() if donor
+            donor: pd.DataFrame(table.T, index=index, columns=symbols)
+            for donor, table in by_donor.items()
+            if donor
         },
     )
 
@@ -293,11 +305,13 @@ def _aggregate(
     values: da.Array, labels: NDArray[np.int64], regions: NDArray[np.int64], pipeline: Pipeline
 ) -> da.Array:
     """(gene, sample) -> (gene, region), lazily."""
-    return values.map_blocks(
+    means: da.Array = da.map_blocks(
         aggregate_donor,
+        values,
         labels,
         regions,
         pipeline.agg_metric,
         chunks=(values.chunks[0], (len(regions),)),
         dtype=float,
     )
+    return means

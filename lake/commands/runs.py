@@ -1,0 +1,125 @@
+"""``ahba run`` and ``ahba atlases``: from a store to tables."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lake.catalogue import atlases as known_atlases
+from lake.catalogue import load_atlas
+from lake.cli import shared_options
+from lake.commands.choices import choice_options, pipeline_from
+from lake.commands.printing import print_table, print_text
+from lake.commands.stores import STORE
+from lake.errors import RequestError
+from lake.export import check_suffix, export
+from lake.layout import SIMULATED_NOTE
+from lake.progress import Reporter
+from lake.runs import UnitReport, provenance, tables_for
+from lake.runs import run as run_tables
+from lake.store import Lake
+
+
+@click.command()
+@STORE
+@click.option(
+    "--atlas", "atlas_specs", required=True, multiple=True, metavar="A",
+    help="A name of `ahba atlases`, a NIfTI file, or LEFT,RIGHT label files; NAME=A renames it. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--atlas-info", type=click.Path(path_type=Path), metavar="CSV",
+    help="Table with id, hemisphere, structure: samples must fit their region. For one atlas.",
+)  # fmt: skip
+@click.option(
+    "--no-atlas-info", is_flag=True, help="Do not use what an atlas says of hemisphere and structure."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the Parquet tables."
+)
+@click.option(
+    "--output-file", type=click.Path(path_type=Path, dir_okay=False), metavar="F",
+    help="Also, or only, one regions x genes file: .csv, .tsv, .parquet or .feather. For one atlas.",
+)  # fmt: skip
+@click.option(
+    "--save-counts", is_flag=True, help="With --output-file: samples a region and donor, F_counts.csv."
+)
+@click.option(
+    "--save-donors", is_flag=True, help="Also each donor's own table (F_<donor>.csv; donor_expression)."
+)
+@choice_options
+@shared_options
+def run(
+    store: str,
+    atlas_specs: tuple[str, ...],
+    atlas_info: Path | None,
+    no_atlas_info: bool,
+    out: Path | None,
+    output_file: Path | None,
+    save_counts: bool,
+    save_donors: bool,
+    quiet: bool,
+    debug: bool,
+    **choices: Any,
+) -> None:
+    """Make region x gene tables: one a set of choices and atlas.
+
+    The choices carry abagen's names and defaults (underscores work too; None is a value).
+    Tables that are already in --out are skipped.
+
+    \b
+    Examples:
+      ahba run --store ahba.zarr --atlas abagen:dk --out tables
+      ahba run --store ahba.zarr --atlas abagen:dk --atlas abagen:dk-surface --out tables
+      ahba run --store ahba.zarr --atlas my.nii.gz --atlas-info my.csv \\
+          --lr-mirror bidirectional --output-file expression.csv --save-counts
+    """
+    if out is None and output_file is None:
+        raise RequestError("Say where the tables go: --out DIRECTORY, --output-file FILE, or both.")
+    if len(atlas_specs) > 1 and (atlas_info or output_file):
+        raise RequestError("--atlas-info and --output-file go with one --atlas; run the atlases one by one.")
+    if output_file is not None:
+        check_suffix(output_file)
+    opened = Lake(store)
+    pipeline = pipeline_from(choices)
+    atlases = [load_atlas(spec, atlas_info, use_info=not no_atlas_info) for spec in atlas_specs]
+    reporter = Reporter(quiet=quiet)
+    with reporter.showing() as report:
+        if out is not None:
+            reports = run_tables(
+                opened, atlases, [pipeline], out=out, donor_tables=save_donors, progress=report
+            )
+            _print_reports(reports)
+        if output_file is not None:
+            tables = tables_for(opened, atlases[0], pipeline)
+            origin = provenance(opened, atlases[0], pipeline)
+            for path in export(output_file, tables, origin, counts=save_counts, donors=save_donors):
+                print_text(f"Written: {path}")
+    if opened.simulated:
+        print_text(SIMULATED_NOTE)
+    if out is not None:
+        print_text(f"Next, in Python: lake.read_expression({str(out)!r}, atlas={atlases[0].name!r})")
+
+
+def _print_reports(reports: list[UnitReport]) -> None:
+    headings = ["atlas", "regions", "with samples", "genes", "samples", "status"]
+    rows = [(r.unit.atlas, r.n_regions, r.n_filled, r.n_genes, r.n_samples, r.status) for r in reports]
+    print_table(headings, rows, numbers=headings[1:5])
+    for report in reports:
+        if report.status != "failed":
+            print_text(str(report.unit.path("expression")))
+
+
+@click.command()
+@shared_options
+def atlases(quiet: bool, debug: bool) -> None:
+    """List the atlases known by name, with what they are and where they come from.
+
+    Any other atlas is named by its file: `ahba run --atlas my.nii.gz`.
+    """
+    entries = known_atlases()
+    headings = ["name", "space", "regions", "licence", "comes with"]
+    print_table(
+        headings, [(e.name, e.space, e.regions, e.licence, e.package) for e in entries], numbers=["regions"]
+    )
+    for citation in dict.fromkeys(entry.citation for entry in entries):
+        print_text(citation)

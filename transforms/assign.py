@@ -1,0 +1,301 @@
+"""Samples to regions (abagen's ``match_samples``): which region of an atlas a tissue sample comes from.
+
+Two ways to match a sample with a volume, by name in :data:`MATCHINGS`:
+
+``abagen``
+    What abagen 0.1.3 computes (Markello et al. 2021, eLife 10:e72129), to the last label: the coordinate is
+    moved down to the grid of a group atlas, then the search widens by 1 mm a step.
+``nearest``
+    The region of the voxel that contains the sample, else of the nearest admissible labelled voxel. It does
+    not depend on the orientation of the file.
+
+On a surface both take the nearest labelled vertex. With info, a region is admissible for a sample if it has
+the sample's structure and, unless it is bilateral, the sample's hemisphere.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from transforms.atlas import Atlas
+from transforms.errors import ChoiceError
+
+Labels = NDArray[np.int64]
+Points = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Pairs = tuple[Labels, Labels, NDArray[np.float64]]  # sample, row of a node's region (or node), distance in mm
+Elected = tuple[Labels, Labels]  # sample, row of its region
+Vote = Callable[[Pairs, Points, Atlas], Elected]
+
+EQUAL = 1e-9  # mm (or voxels): distances closer than this are equal for `nearest`
+MAX_TOLERANCE = 100.0  # mm; half a head
+PAIRS_AT_ONCE = 2_000_000  # bounds the memory of a search
+
+
+def assign(
+    samples: pd.DataFrame, atlas: Atlas, *, tolerance: float = 2, matching: str = "abagen"
+) -> NDArray[np.int64]:
+    """Region of each sample of one donor.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        Prepared samples of ONE donor: ``mni_x/y/z`` in mm, ``hemisphere``, ``structure``.
+    atlas : Atlas
+    tolerance : float
+        Volume: how far from a region a sample may lie, in mm; the sign is ignored, and ``abagen`` ignores the
+        fraction. Surface, not negative: how many standard deviations above the donor's mean distance to the
+        surface a sample may lie; negative: how many mm from it.
+    matching : {"abagen", "nearest"}
+
+    Returns
+    -------
+    (sample,) int64 array
+        Region ids, 0 for none.
+
+    Raises
+    ------
+    ChoiceError
+        If `matching` is unknown, `tolerance` is not finite or, on a volume, above 100 mm, or a sample has no
+        coordinates.
+    AtlasError
+        If `matching` is ``abagen`` and the axes of a group volume are not those of space.
+    """
+    if matching not in MATCHINGS:
+        raise ChoiceError(f"matching={matching!r} is unknown: choose one of {', '.join(MATCHINGS)}.")
+    if not math.isfinite(tolerance):
+        raise ChoiceError(f"tolerance={tolerance} is no distance: give a finite number.")
+    points = samples[["mni_x", "mni_y", "mni_z"]].to_numpy(dtype=np.float64)
+    _check_points(points)
+    admissible = _admissible(samples, atlas)
+    if atlas.kind == "surface":
+        return _surface(points, atlas, admissible, samples["structure"].to_numpy() == "cortex", tolerance)
+    if abs(tolerance) > MAX_TOLERANCE:
+        raise ChoiceError(f"tolerance={tolerance} is beyond {MAX_TOLERANCE:.0f} mm: choose a smaller one.")
+    return MATCHINGS[matching](points, atlas, admissible, abs(tolerance))
+
+
+def _check_points(points: Points) -> None:
+    wrong = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if len(wrong):
+        raise ChoiceError(
+            f"{len(wrong)} samples (the first in row {wrong[0]}) have no coordinates in mm: "
+            "drop them, or choose corrected_mni=False."
+        )
+
+
+def _admissible(samples: pd.DataFrame, atlas: Atlas) -> Mask:
+    """(sample, region) whether the region may take the sample."""
+    regions = atlas.regions
+    if not atlas.has_info:
+        return np.ones((len(samples), len(regions)), dtype=bool)
+    same = {
+        column: samples[column].to_numpy(dtype=object)[:, None] == regions[column].to_numpy(dtype=object)
+        for column in ("hemisphere", "structure")
+    }
+    bilateral = regions["hemisphere"].to_numpy(dtype=object) == "B"
+    mask: Mask = same["structure"] & (same["hemisphere"] | bilateral)
+    return mask
+
+
+# ---- surfaces ----
+
+
+def _surface(points: Points, atlas: Atlas, admissible: Mask, cortex: Mask, tolerance: float) -> Labels:
+    """Label of the nearest labelled vertex, for cortex samples that lie close enough to it."""
+    labels = np.zeros(len(points), dtype=np.int64)
+    rows = np.flatnonzero(cortex)
+    distance, node = atlas.tree.query(points[rows])
+    region = _region_of(atlas, node)
+    kept = admissible[rows, region] & ~_too_far(distance, tolerance)
+    labels[rows[kept]] = atlas.labels[node[kept]]
+    return labels
+
+
+def _too_far(distance: NDArray[np.float64], tolerance: float) -> Mask:
+    if tolerance < 0:
+        farthest = -tolerance
+    elif len(distance) < 2:  # one distance has no spread
+        farthest = math.inf
+    else:
+        farthest = distance.mean() + distance.std(ddof=1) * tolerance
+    return np.greater(distance, farthest)
+
+
+# ---- volumes ----
+
+
+def _abagen(points: Points, atlas: Atlas, admissible: Mask, tolerance: float) -> Labels:
+    """Widen the search by 1 mm a step until an admissible region is within reach; it takes a vote."""
+    moved = points if atlas.space == "native" else _down_to_grid(points, atlas.grid)
+    radii = range(math.floor(tolerance) + 1)
+    labels = np.zeros(len(points), dtype=np.int64)
+    return _widen(labels, moved, atlas, admissible, radii, _vote_within)
+
+
+def _down_to_grid(points: Points, grid: Sequence[NDArray[np.float64]]) -> Points:
+    """Largest grid value strictly below each coordinate; as in abagen, none below wraps to the last."""
+    axes = [values[np.searchsorted(values, axis) - 1] for values, axis in zip(grid, points.T, strict=True)]
+    return np.column_stack(axes)
+
+
+def _nearest(points: Points, atlas: Atlas, admissible: Mask, tolerance: float) -> Labels:
+    """Region of the voxel around the sample, else of the nearest admissible labelled voxel."""
+    labels = np.zeros(len(points), dtype=np.int64)
+    node = atlas.nodes_at(_containing_voxel(points, atlas))
+    inside = np.flatnonzero(node >= 0)
+    inside = inside[admissible[inside, _region_of(atlas, node[inside])]]
+    labels[inside] = atlas.labels[node[inside]]
+    radii = [*range(1, math.ceil(tolerance)), tolerance] if tolerance else []
+    return _widen(labels, points, atlas, admissible, [radius + EQUAL for radius in radii], _vote_nearest)
+
+
+def _containing_voxel(points: Points, atlas: Atlas) -> NDArray[np.int64]:
+    """Index of the voxel whose cell contains each point.
+
+    A cell is half-open: of its two faces across an axis it owns the left, posterior or inferior one (the
+    direction the axis mostly runs along decides), whichever way the file counts. A point within 1e-9 voxels
+    of a face is on it.
+    """
+    affine = _affine(atlas)
+    axes = affine[:3, :3]
+    dominant = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)[0]
+    upward = np.sign(dominant)
+    index = _voxel_coordinates(points, affine) * upward
+    voxel: NDArray[np.int64] = (np.floor(index + 0.5 + EQUAL) * upward).astype(np.int64)
+    return voxel
+
+
+def _widen(
+    labels: Labels, points: Points, atlas: Atlas, admissible: Mask, radii: Sequence[float], vote: Vote
+) -> Labels:
+    """Fill the zeros of `labels`: at the first radius (mm) that reaches an admissible voxel, `vote`."""
+    ids = atlas.regions.index.to_numpy()
+    for radius in radii:
+        pending = np.flatnonzero((labels == 0) & admissible.any(axis=1))
+        for rows, (sample, node, distance) in _voxels_within(points, pending, atlas, radius):
+            region = _region_of(atlas, node)
+            allowed = admissible[rows[sample], region]
+            pairs = sample[allowed], region[allowed], distance[allowed]
+            winner, chosen = vote(pairs, points[rows], atlas)
+            labels[rows[winner]] = ids[chosen]
+    return labels
+
+
+def _voxels_within(
+    points: Points, rows: NDArray[np.int64], atlas: Atlas, radius: float
+) -> Iterator[tuple[NDArray[np.int64], Pairs]]:
+    """Labelled voxels whose centre is at most `radius` mm from each point, a block of points at a time.
+
+    The same comparison of the same float64 numbers as ``cKDTree.query_ball_point``, without the time it
+    takes to build a tree over a million voxels: only the offsets that can be in reach are looked at.
+    """
+    affine = _affine(atlas)
+    offsets = _offsets_in_reach(affine, radius)
+    block = max(1, PAIRS_AT_ONCE // len(offsets))
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        centre = np.rint(_voxel_coordinates(points[part], affine)).astype(np.int64)
+        nodes = atlas.nodes_at(centre[:, None] + offsets)
+        sample, column = np.nonzero(nodes >= 0)
+        node = nodes[sample, column].astype(np.int64)
+        squared = _squared_distance(points[part[sample]], atlas.coordinates[node])
+        near = squared <= radius * radius
+        yield part, (sample[near], node[near], np.sqrt(squared[near]))
+
+
+def _offsets_in_reach(affine: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
+    """(offset, 3) steps from a point's voxel to every voxel that can be within `radius` mm of the point."""
+    axes = affine[:3, :3]
+    half_diagonal = np.linalg.norm(axes, axis=0).sum() / 2  # a point is no farther from its voxel's centre
+    reach = (radius + half_diagonal) * (1 + 1e-6)
+    extent = np.ceil(np.linalg.norm(np.linalg.inv(axes), axis=1) * reach).astype(np.int64)
+    steps = [np.arange(-size, size + 1) for size in extent]
+    offsets = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    inside: Mask = np.linalg.norm(offsets @ axes.T, axis=1) <= reach
+    return offsets[inside]
+
+
+def _vote_within(pairs: Pairs, points: Points, atlas: Atlas) -> Elected:
+    """Vote as abagen: the region with the most voxels or, if several have the most, the nearest centroid.
+
+    That centroid is sought among ALL the candidates, also those with fewer voxels; and with info each region
+    counts once, so that the centroid decides.
+    """
+    sample, region, _ = pairs
+    sample, region, votes = _count(sample, region, len(atlas.regions))
+    if not atlas.has_info:
+        most = _is_extreme(sample, votes)
+        contested = np.bincount(sample[most], minlength=len(points)) > 1
+        kept = most | contested[sample]
+        sample, region = sample[kept], region[kept]
+    return _nearest_centroid(sample, region, points, atlas)
+
+
+def _vote_nearest(pairs: Pairs, points: Points, atlas: Atlas) -> Elected:
+    """Vote of the nearest voxels: the most of them, then the nearest centroid, then the smallest id."""
+    sample, region, distance = pairs
+    nearest = _is_extreme(sample, -distance, margin=EQUAL)
+    sample, region, votes = _count(sample[nearest], region[nearest], len(atlas.regions))
+    most = _is_extreme(sample, votes)
+    return _nearest_centroid(sample[most], region[most], points, atlas, margin=EQUAL)
+
+
+def _count(sample: Labels, region: Labels, n_regions: int) -> tuple[Labels, Labels, NDArray[np.float64]]:
+    """Each candidate (sample, region) once, in ascending order, and its number of voxels."""
+    candidates, votes = np.unique(sample * n_regions + region, return_counts=True)
+    sample, region = np.divmod(candidates, n_regions)
+    return sample, region, votes.astype(np.float64)
+
+
+def _nearest_centroid(
+    sample: Labels, region: Labels, points: Points, atlas: Atlas, *, margin: float = 0.0
+) -> Elected:
+    """Of each sample's candidates the one with the nearest centroid; the smallest id of equals."""
+    distance = np.sqrt(_squared_distance(points[sample], atlas.centroids[region]))
+    closest = _is_extreme(sample, -distance, margin=margin)
+    elected, first = np.unique(sample[closest], return_index=True)
+    return elected, region[closest][first]
+
+
+def _is_extreme(group: NDArray[np.int64], value: NDArray[np.float64], *, margin: float = 0.0) -> Mask:
+    """Whether a value is its group's largest, or within `margin` of it; `group` is in ascending order."""
+    if not len(group):
+        return np.zeros(0, dtype=bool)
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    largest = np.repeat(np.maximum.reduceat(value, starts), np.diff(starts, append=len(group)))
+    return value >= largest - margin
+
+
+def _squared_distance(a: Points, b: Points) -> NDArray[np.float64]:
+    """Squared distances of rows, summed x, y, z as scipy sums them (the last bit decides on a boundary)."""
+    x, y, z = ((a - b) ** 2).T
+    total: NDArray[np.float64] = x + y + z
+    return total
+
+
+def _voxel_coordinates(points: Points, affine: NDArray[np.float64]) -> Points:
+    inverse = np.linalg.inv(affine)
+    coordinates: Points = points @ inverse[:3, :3].T + inverse[:3, 3]
+    return coordinates
+
+
+def _region_of(atlas: Atlas, node: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Row in ``atlas.regions`` of each node's region."""
+    row: NDArray[np.int64] = np.searchsorted(atlas.regions.index.to_numpy(), atlas.labels[node])
+    return row
+
+
+def _affine(atlas: Atlas) -> NDArray[np.float64]:
+    if atlas.affine is None:
+        raise TypeError(f"Atlas {atlas.name!r} is no volume.")
+    return atlas.affine
+
+
+MATCHINGS: dict[str, Callable[[Points, Atlas, Mask, float], Labels]] = {
+    "abagen": _abagen,
+    "nearest": _nearest,
+}

@@ -1,0 +1,525 @@
+"""Normalising expression: each sample over the genes, then each gene over a donor's samples.
+
+Raw intensities differ between probes, samples and donors by far more than between places in the
+brain; every method here maps a vector (one gene over samples, or one sample over genes) to a common
+scale. Two published conventions are offered side by side. They differ in how quartiles are
+interpolated, in the constant that makes an interquartile range a standard deviation, and in what
+becomes of constant and missing values:
+
+``"linear"``
+    abagen (Markello et al. 2021, eLife 10:e72129): a vector with a NaN becomes all NaN.
+``"hazen"``
+    AHBAprocessing (Arnatkeviciute et al. 2019, NeuroImage 189:353): NaN are left out and stay NaN.
+
+In both, a vector that a method cannot normalise (constant, or too short) becomes NaN, unless said.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from transforms.errors import ChoiceError
+
+FloatArray = NDArray[np.float64]
+Normalization = Callable[[FloatArray], FloatArray]
+
+# Values normalised at once by `normalize`: 1 MiB, so that a block and its sorted copy stay in a core's cache.
+BLOCK_VALUES = 2**17
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Quantiles(NamedTuple):
+    """A convention for quantiles, and for turning an interquartile range into a standard deviation."""
+
+    position: Callable[[int, float], float]
+    """Place of quantile q among n sorted values, counted from 0 and not yet clamped to 0 .. n - 1."""
+    normal_iqr: float
+    """Interquartile range of the standard normal distribution."""
+
+
+QUANTILES = {
+    "linear": Quantiles(position=lambda n, q: (n - 1) * q, normal_iqr=1.3489795003921634),
+    "hazen": Quantiles(position=lambda n, q: n * q - 0.5, normal_iqr=1.35),
+}
+LINEAR, HAZEN = QUANTILES["linear"], QUANTILES["hazen"]
+
+
+# Building blocks -------------------------------------------------------------------------------------------
+
+
+def _undefined_is_nan(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let divisions by 0 and saturated exponentials pass without a warning: their results are meant."""
+
+    @wraps(function)
+    def quiet(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return function(*args, **kwargs)
+
+    return quiet
+
+
+def _ordered(values: FloatArray) -> FloatArray:
+    """Sorted copies of the vectors; a vector with a NaN becomes all NaN."""
+    ordered = np.sort(values, axis=-1)
+    ordered[np.isnan(ordered[..., -1])] = np.nan
+    return ordered
+
+
+def _quantile(ordered: FloatArray, q: float, quantiles: Quantiles) -> FloatArray:
+    """Quantile q of sorted vectors; from the nearer end, as numpy, so that linear ones equal its last bit."""
+    last = ordered.shape[-1] - 1
+    position = min(max(quantiles.position(last + 1, q), 0.0), float(last))
+    below = int(position)
+    share = position - below
+    low, high = ordered[..., below], ordered[..., min(below + 1, last)]
+    result: FloatArray = low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
+    return result
+
+
+def _median(ordered: FloatArray) -> FloatArray:
+    count = ordered.shape[-1]
+    middle: FloatArray = ordered[..., (count - 1) // 2 : count // 2 + 1].mean(axis=-1)
+    return middle
+
+
+def _median_and_scale(values: FloatArray, quantiles: Quantiles) -> tuple[FloatArray, FloatArray]:
+    """Median, and interquartile range in standard deviations, of each vector; one sort serves both."""
+    ordered = _ordered(values)
+    width = _quantile(ordered, 0.75, quantiles) - _quantile(ordered, 0.25, quantiles)
+    return _median(ordered)[..., None], (width / quantiles.normal_iqr)[..., None]
+
+
+@_undefined_is_nan
+def _mean_and_std(
+    values: FloatArray, inside: NDArray[np.bool_] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation (ddof 1) of each vector, or of its values ``inside``.
+
+    The deviation of equal values is NaN, not the rounding error that summing them would leave.
+    """
+    where: Any = True if inside is None else inside
+    count = np.broadcast_to(where, values.shape).sum(axis=-1, keepdims=True)
+    mean = np.divide(values.sum(axis=-1, keepdims=True, where=where), count)
+    squares = np.square(values - mean).sum(axis=-1, keepdims=True, where=where)
+    std = np.sqrt(squares / (count - 1))
+    lowest = values.min(axis=-1, keepdims=True, where=where, initial=np.inf)
+    highest = values.max(axis=-1, keepdims=True, where=where, initial=-np.inf)
+    std[lowest >= highest] = np.nan
+    return mean, std
+
+
+@_undefined_is_nan
+def _logistic(values: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-(x - centre) / scale)) in a new array, without further temporaries."""
+    result = np.subtract(centre, values)
+    result /= scale
+    np.exp(result, out=result)
+    result += 1
+    return np.divide(1, result, out=result)
+
+
+@_undefined_is_nan
+def _rescale(values: FloatArray) -> FloatArray:
+    """(x - min) / (max - min), written over ``values``."""
+    low = values.min(axis=-1, keepdims=True)
+    width = values.max(axis=-1, keepdims=True) - low
+    values -= low
+    values /= width
+    return values
+
+
+# Methods: each takes vectors along the last axis and returns new ones --------------------------------------
+
+
+def center(values: FloatArray) -> FloatArray:
+    """Subtract the mean."""
+    centred: FloatArray = values - values.mean(axis=-1, keepdims=True)
+    return centred
+
+
+@_undefined_is_nan
+def zscore(values: FloatArray) -> FloatArray:
+    """(x - mean) / std, std with ddof 1."""
+    mean, std = _mean_and_std(values)
+    scores: FloatArray = (values - mean) / std
+    return scores
+
+
+def minmax(values: FloatArray) -> FloatArray:
+    """(x - min) / (max - min); a constant vector becomes NaN (abagen)."""
+    return _rescale(values.copy())
+
+
+def unity(values: FloatArray) -> FloatArray:
+    """(x - min) / (max - min); a constant vector becomes 0 (AHBAprocessing's ``maxmin``)."""
+    constant = values.min(axis=-1, keepdims=True) == values.max(axis=-1, keepdims=True)
+    return np.where(constant, 0.0, minmax(values))
+
+
+def sigmoid(values: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-(x - mean) / std))."""
+    return _logistic(values, *_mean_and_std(values))
+
+
+def scaled_sigmoid(values: FloatArray) -> FloatArray:
+    """`sigmoid`, then `minmax`."""
+    return _rescale(sigmoid(values))
+
+
+def robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
+    """1 / (1 + exp(-(x - median) / scale)) with scale = IQR / `Quantiles.normal_iqr`.
+
+    Where the IQR is 0, values above the median become 1, below it 0, and the median itself NaN.
+    Source: Fulcher & Fornito 2016, PNAS 113:1435.
+    """
+    return _logistic(values, *_median_and_scale(values, quantiles))
+
+
+def scaled_robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
+    """`robust_sigmoid`, then `minmax`.
+
+    Source: Fulcher, Little & Jones 2013, J. R. Soc. Interface 10:20130048.
+    """
+    return _rescale(robust_sigmoid(values, quantiles))
+
+
+def mixed_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
+    """`scaled_sigmoid` where the IQR is 0, else `scaled_robust_sigmoid`; what neither defines becomes 0."""
+    median, scale = _median_and_scale(values, quantiles)
+    result = _rescale(_logistic(values, median, scale))
+    flat = scale[..., 0] == 0
+    result[flat] = scaled_sigmoid(values[flat])
+    result[np.isnan(result)] = 0.0
+    return result
+
+
+def scaled_sigmoid_quantiles(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
+    """Sigmoid and minmax of all values, with mean and std of those within the 5th .. 95th percentile."""
+    ordered = _ordered(values)
+    low, high = (_quantile(ordered, q, quantiles)[..., None] for q in (0.05, 0.95))
+    return _rescale(_logistic(values, *_mean_and_std(values, (values >= low) & (values <= high))))
+
+
+def abagen_scaled_sigmoid_quantiles(values: FloatArray) -> FloatArray:
+    """`scaled_sigmoid_quantiles` as abagen's masked arrays leave it: 1 where it is undefined.
+
+    So a constant vector, one with a NaN, and one of three or fewer values (at most one of which lies
+    within the percentiles) become all 1.
+    """
+    result = scaled_sigmoid_quantiles(values)
+    result[np.isnan(result)] = 1.0
+    return result
+
+
+@_undefined_is_nan
+def hampel(values: FloatArray, quantiles: Quantiles = HAZEN) -> FloatArray:
+    """Tanh estimator (tanh(0.1 (x - location) / scale) + 1) / 2 around Hampel's redescending M-estimate.
+
+    The corners of psi are the 0.70, 0.85 and 0.95 quantiles of abs(x - median); location is the root of
+    sum psi(x - location) nearest to the median, scale the root mean square of psi there. Where the
+    scale is 0, values equal to the location become NaN. Source: AHBAprocessing's ``Norm_hampel``.
+    """
+    median = _median(_ordered(values))[..., None]
+    deviations = _ordered(np.abs(values - median))
+    corners = [_quantile(deviations, q, quantiles)[..., None] for q in (0.70, 0.85, 0.95)]
+    location = _root(
+        lambda guess: _psi(values - guess, *corners).sum(axis=-1, keepdims=True), median, corners[0]
+    )
+    scale = np.sqrt(np.square(_psi(values - location, *corners)).mean(axis=-1, keepdims=True))
+    result: FloatArray = 0.5 * (np.tanh(0.1 * (values - location) / scale) + 1)
+    return result
+
+
+@_undefined_is_nan
+def _psi(residuals: FloatArray, a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
+    """Hampel's three-part function: the residual up to a, then a, falling to 0 from b to c."""
+    size = np.abs(residuals)
+    falling = np.where(size < c, a * (c - size) / (c - b), 0.0)
+    return np.sign(residuals) * np.where(size < b, np.minimum(size, a), falling)
+
+
+@_undefined_is_nan
+def _root(function: Callable[[FloatArray], FloatArray], start: FloatArray, width: FloatArray) -> FloatArray:
+    """Nearest sign change of a piecewise linear function, walking from ``start`` towards its sign.
+
+    Steps of width / 32 find the bracket; the Illinois variant of regula falsi, which is exact on a
+    linear piece, closes it. A vector that has settled stays as it is, whatever its neighbours need.
+    """
+    near, at_near = start, function(start)
+    step = np.sign(at_near) * width / 32
+    far, at_far = near + step, function(near + step)
+    while np.any(open_ := at_near * at_far > 0):
+        near, at_near = np.where(open_, far, near), np.where(open_, at_far, at_near)
+        far = np.where(open_, far + step, far)
+        at_far = function(far)
+    moving = at_far != 0
+    for _ in range(60):
+        middle = np.where(moving, far - at_far * (far - near) / (at_far - at_near), far)
+        at_middle = function(middle)
+        crossed = at_middle * at_far < 0
+        near, at_near = np.where(crossed, far, near), np.where(crossed, at_far, at_near / 2)
+        moving &= np.abs(far - middle) > 1e-15 * np.abs(middle)
+        far, at_far = middle, at_middle
+        if not moving.any():
+            break
+    return far
+
+
+def _leaving_out_nan(method: Normalization) -> Normalization:
+    """Apply ``method`` to the values that are there; NaN stay NaN."""
+
+    @wraps(method)
+    def normalization(values: FloatArray) -> FloatArray:
+        result = method(values)
+        present = ~np.isnan(values)
+        for index in map(tuple, np.argwhere(~present.all(axis=-1))):
+            vector, there = values[index], present[index]
+            result[index] = np.nan
+            if there.any():
+                result[index][there] = method(vector[there])
+        return result
+
+    return normalization
+
+
+def _all_or_nothing(method: Normalization) -> Normalization:
+    """Make a vector all NaN where ``method`` leaves any of its values undefined."""
+
+    @wraps(method)
+    def normalization(values: FloatArray) -> FloatArray:
+        result = method(values)
+        result[np.isnan(result).any(axis=-1)] = np.nan
+        return result
+
+    return normalization
+
+
+# Tables ----------------------------------------------------------------------------------------------------
+
+NORMALIZATIONS: dict[str, Normalization] = {
+    "center": center,
+    "zscore": zscore,
+    "minmax": minmax,
+    "sigmoid": sigmoid,
+    "scaled_sigmoid": scaled_sigmoid,
+    "scaled_sigmoid_quantiles": abagen_scaled_sigmoid_quantiles,
+    "robust_sigmoid": robust_sigmoid,
+    "scaled_robust_sigmoid": scaled_robust_sigmoid,
+    "mixed_sigmoid": mixed_sigmoid,
+    "hampel": partial(hampel, quantiles=LINEAR),
+}
+"""abagen's methods with linear quantiles: name -> function of float64 vectors along the last axis."""
+
+HAZEN_NORMALIZATIONS: dict[str, Normalization] = {
+    "center": center,
+    "zscore": _leaving_out_nan(zscore),
+    "minmax": _leaving_out_nan(unity),
+    "sigmoid": _leaving_out_nan(sigmoid),
+    "scaled_sigmoid": _leaving_out_nan(scaled_sigmoid),
+    "scaled_sigmoid_quantiles": _leaving_out_nan(partial(scaled_sigmoid_quantiles, quantiles=HAZEN)),
+    "robust_sigmoid": _leaving_out_nan(_all_or_nothing(partial(robust_sigmoid, quantiles=HAZEN))),
+    "scaled_robust_sigmoid": _leaving_out_nan(partial(scaled_robust_sigmoid, quantiles=HAZEN)),
+    "mixed_sigmoid": _leaving_out_nan(partial(mixed_sigmoid, quantiles=HAZEN)),
+    "hampel": _leaving_out_nan(partial(hampel, quantiles=HAZEN)),
+}
+"""AHBAprocessing's methods under abagen's names (its ``BF_NormalizeMatrix``)."""
+
+NORMALIZATIONS_BY_QUANTILES = {"linear": NORMALIZATIONS, "hazen": HAZEN_NORMALIZATIONS}
+
+BATCH = "batch"
+"""The method that needs all donors at once: `remove_donor_effects`."""
+
+ALIASES = {
+    "demean": "center",
+    "sig": "sigmoid",
+    "scaled_sig": "scaled_sigmoid",
+    "scaled_sig_qnt": "scaled_sigmoid_quantiles",
+    "rs": "robust_sigmoid",
+    "rsig": "robust_sigmoid",
+    "srs": "scaled_robust_sigmoid",
+    "scaled_rsig": "scaled_robust_sigmoid",
+    "mixed_sig": "mixed_sigmoid",
+}
+"""abagen's short names."""
+
+
+def canonical_name(name: str) -> str:
+    """Full name of a normalisation, from its full or short name (``"srs"`` -> ``"scaled_robust_sigmoid"``).
+
+    Raises
+    ------
+    ChoiceError
+        If there is no such normalisation.
+    """
+    accepted = [*NORMALIZATIONS, BATCH, *ALIASES]
+    if name not in accepted:
+        raise ChoiceError(f"Unknown normalisation {name!r}: choose one of {', '.join(accepted)}, or None.")
+    return ALIASES.get(name, name)
+
+
+# What the pipeline calls -----------------------------------------------------------------------------------
+
+
+def normalize(
+    values: ArrayLike,
+    method: str | None,
+    *,
+    axis: int = -1,
+    quantiles: str = "linear",
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Normalise every vector along one axis.
+
+    Works block by block, so that its memory is the input, the output and a few MiB.
+
+    Parameters
+    ----------
+    values : array of any shape
+        Expression, e.g. (gene, sample).
+    method : str or None
+        A name of `NORMALIZATIONS` or `ALIASES`; None copies the values unchanged.
+    axis : int
+        -1 normalises each gene of a (gene, sample) array over its samples, 0 each sample over its genes.
+    quantiles : {"linear", "hazen"}
+        abagen's or AHBAprocessing's convention.
+    out : float64 array of the same shape, optional
+        Where to write; may be ``values`` itself.
+
+    Returns
+    -------
+    float64 array of the same shape
+
+    Raises
+    ------
+    ChoiceError
+        If the method or the convention is unknown, or the method is ``"batch"``.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    function = _function(method, quantiles)
+    out = np.empty_like(values) if out is None else out
+    rows = np.atleast_2d(np.moveaxis(values, axis, -1))
+    into = np.atleast_2d(np.moveaxis(out, axis, -1))
+    for block in _blocks(rows.shape):
+        into[block] = function(np.ascontiguousarray(rows[block]))
+    return out
+
+
+def normalize_within(
+    values: FloatArray,
+    method: str | None,
+    groups: NDArray[Any] | None = None,
+    *,
+    quantiles: str = "linear",
+) -> FloatArray:
+    """Normalise each gene over the samples of each group by itself (abagen's ``norm_structures``).
+
+    Parameters
+    ----------
+    values : (gene, sample) float64 array
+        Expression of one donor.
+    method : str or None
+        As for `normalize`.
+    groups : (sample,) array, optional
+        Structure class of each sample, ``""`` for none; None takes all samples as one group.
+    quantiles : {"linear", "hazen"}
+        As for `normalize`.
+
+    Returns
+    -------
+    (gene, sample) float64 array
+        As in abagen, samples without a class are NaN, and samples that are NaN in every gene stay NaN
+        without touching the others.
+
+    Raises
+    ------
+    ChoiceError
+        As `normalize`.
+    """
+    classes = np.full(values.shape[1], "all") if groups is None else np.asarray(groups)
+    missing = _missing_samples(values)
+    names = np.unique(classes[~missing])
+    if method is None or (len(names) == 1 and not missing.any() and names[0] != ""):
+        return normalize(values, method, quantiles=quantiles)
+    result = np.full(values.shape, np.nan)
+    for name in names[names != ""]:
+        members = np.flatnonzero((classes == name) & ~missing)
+        for (genes,) in _blocks((len(values), len(members))):
+            result[genes, members] = normalize(values[genes, members], method, quantiles=quantiles)
+    return result
+
+
+def remove_donor_effects(values: FloatArray, donor: NDArray[Any]) -> FloatArray:
+    """Residual of a linear donor model over all donors, intercept kept (abagen's ``batch``).
+
+    abagen fits y = donor columns + intercept by minimum-norm least squares and subtracts the donor
+    columns. That fit has a closed form: with m_d the mean of donor d's samples and k donors, the
+    intercept is sum(m_d) / (k + 1), and the residual x - m_d + intercept.
+
+    Parameters
+    ----------
+    values : (.., sample) float64 array
+        Expression of all donors' samples.
+    donor : (sample,) array
+        Donor of each sample.
+
+    Returns
+    -------
+    (.., sample) float64 array
+        A gene with a NaN is NaN throughout; samples that are NaN in every gene are left out.
+
+    Raises
+    ------
+    ChoiceError
+        If there are fewer than two donors.
+    """
+    donor, usable = np.asarray(donor), ~_missing_samples(values)
+    names = np.unique(donor[usable])
+    if len(names) < 2:
+        found = ", ".join(map(str, names)) or "none"
+        raise ChoiceError(f"Normalisation 'batch' needs two or more donors with samples, found {found}.")
+    members = [np.flatnonzero(usable & (donor == name)) for name in names]
+    means = [values[..., columns].mean(axis=-1, keepdims=True) for columns in members]
+    intercept = sum(means) / (len(names) + 1)
+    result = np.full(values.shape, np.nan)
+    for columns, mean in zip(members, means, strict=True):
+        result[..., columns] = values[..., columns] - (mean - intercept)
+    return result
+
+
+def _function(method: str | None, quantiles: str) -> Normalization:
+    """Look a method up in the table of its quantile convention."""
+    if quantiles not in QUANTILES:
+        raise ChoiceError(f"Unknown quantiles {quantiles!r}: choose one of {', '.join(QUANTILES)}.")
+    if method is None:
+        return lambda values: values
+    name = canonical_name(method)
+    if name == BATCH:
+        raise ChoiceError(
+            "Normalisation 'batch' is a model over all donors' genes: use it as gene_norm only."
+        )
+    return NORMALIZATIONS_BY_QUANTILES[quantiles][name]
+
+
+def _missing_samples(values: FloatArray) -> NDArray[np.bool_]:
+    """Mark samples that are NaN in every gene; only those that are NaN in the first need a second look."""
+    if not values.size:
+        return np.zeros(values.shape[-1], dtype=np.bool_)
+    leading = tuple(range(values.ndim - 1))
+    missing: NDArray[np.bool_] = np.isnan(np.atleast_1d(values[(0,) * len(leading)]))
+    missing[missing] = np.isnan(values[..., missing]).all(axis=leading)
+    return missing
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Indices of blocks of about `BLOCK_VALUES` values that together cover all vectors of the last axis."""
+    *leading, rows, length = shape
+    size = max(1, BLOCK_VALUES // max(length, 1))
+    starts = range(0, rows if length else 0, size)
+    for index in np.ndindex(*leading):
+        for start in starts:
+            yield (*index, slice(start, start + size))

@@ -1,0 +1,198 @@
+"""Probes to genes: which annotation counts, which probes rise above the background, which stand for a gene.
+
+The choice among a gene's probes is made in :mod:`transforms.select`; :class:`ProbeSelection` is its result
+and :func:`gene_expression` applies it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from transforms.blocks import gather, rearranged
+from transforms.errors import ChoiceError
+
+GENES_PER_BLOCK = 2_048
+
+
+def annotate_probes(probes: pd.DataFrame, *, reannotated: bool) -> pd.DataFrame:
+    """Give each probe its gene, and keep the probes whose gene is known.
+
+    Parameters
+    ----------
+    probes : pandas.DataFrame
+        The store's probe table, one row a probe, row number = position on the ``probe`` axis.
+    reannotated : bool
+        True takes the symbols and Entrez ids of Arnatkeviciute et al. (2019, NeuroImage 189:353), False those
+        that the Allen Institute published.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``probe_id``, ``gene_symbol``, ``entrez_id`` and ``row`` (position on the ``probe`` axis); in
+        ascending ``probe_id`` if `reannotated`, else in the order of Probes.csv. That order decides between
+        equal scores.
+    """
+    prefix, order = ("reannotated_", "probe_id") if reannotated else ("", "published_row")
+    table = pd.DataFrame(
+        {
+            "probe_id": probes["probe_id"],
+            "gene_symbol": probes[prefix + "gene_symbol"],
+            "entrez_id": probes[prefix + "entrez_id"],
+            "row": np.arange(len(probes)),
+        }
+    )
+    known = (table["entrez_id"] >= 0) & (table["gene_symbol"] != "")
+    by_order = np.argsort(probes[order].to_numpy(), kind="stable")
+    return table.iloc[by_order[known.to_numpy()[by_order]]].reset_index(drop=True)
+
+
+def detected_fraction(
+    detected: xr.DataArray, samples: pd.DataFrame, rows: NDArray[np.integer]
+) -> xr.DataArray:
+    """Fraction of all donors' samples in which each probe is detected above the background.
+
+    Parameters
+    ----------
+    detected : xarray.DataArray
+        PACall, dims (probe, sample), bool, dask-backed.
+    samples : pandas.DataFrame
+        Prepared samples; ``column`` is the position on the sample axis, and a mirrored copy counts again.
+    rows : ndarray of int
+        Positions on the probe axis.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dim probe, as long as `rows` and in their order, 0 to 1, lazy: nothing is read until it is computed.
+
+    Raises
+    ------
+    ChoiceError
+        If there is no sample.
+    """
+    if samples.empty:
+        raise ChoiceError("no sample is left to filter probes by: loosen the choices that drop samples")
+    columns, weights = np.unique(samples["column"].to_numpy(), return_counts=True)
+    wanted, places = np.unique(rows, return_inverse=True)
+    calls = detected.isel(probe=wanted, sample=columns).astype(np.float64)
+    counts = xr.dot(calls, xr.DataArray(weights.astype(np.float64), dims="sample"), dim="sample")
+    fraction = rearranged(da.asanyarray(counts.data).rechunk(-1), places) / len(samples)
+    return xr.DataArray(fraction, dims="probe", name="detected_fraction")
+
+
+def filter_probes(annotated: pd.DataFrame, fraction: xr.DataArray, threshold: float) -> pd.DataFrame:
+    """Keep the probes detected in at least `threshold` of the samples (intensity-based filter).
+
+    Parameters
+    ----------
+    annotated : pandas.DataFrame
+        Output of :func:`annotate_probes`.
+    fraction : xarray.DataArray
+        Output of :func:`detected_fraction` for ``annotated["row"]``; computed here if it is still lazy.
+    threshold : float
+        Clipped to 0..1.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The kept rows, renumbered.
+
+    Raises
+    ------
+    ChoiceError
+        If no probe is left.
+    """
+    kept = annotated[fraction.to_numpy() >= np.clip(threshold, 0.0, 1.0)]
+    if kept.empty:
+        raise ChoiceError(f"no probe is detected in {threshold} of the samples: lower ibf_threshold")
+    return kept.reset_index(drop=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSelection:
+    """The probes that stand for each gene, in each donor.
+
+    Attributes
+    ----------
+    genes : pandas.DataFrame
+        One row a gene, sorted by ``gene_symbol``; ``entrez_id``; ``probe_id`` (-1 where several probes are
+        averaged or the donors' choices differ); ``score`` (of the chosen probe, NaN if averaged; mean over
+        donors where each donor scores for itself); ``n_probes`` (the gene's probes after the intensity
+        filter).
+    rows : dict of str to ndarray of int
+        Donor -> positions on the probe axis, gene after gene.
+    starts : ndarray of int
+        Shape (genes + 1,). Gene ``g`` is the mean of ``rows[donor][starts[g]:starts[g + 1]]``.
+    """
+
+    genes: pd.DataFrame
+    rows: dict[str, NDArray[np.integer]]
+    starts: NDArray[np.integer]
+
+
+def gene_expression(
+    expression: xr.DataArray,
+    selection: ProbeSelection,
+    donor: str,
+    columns: NDArray[np.integer],
+    *,
+    genes_per_block: int = GENES_PER_BLOCK,
+) -> xr.DataArray:
+    """Expression of each gene in one donor's samples.
+
+    Parameters
+    ----------
+    expression : xarray.DataArray
+        Dims (probe, sample), log2 intensity, dask-backed.
+    selection : ProbeSelection
+        Which probes stand for each gene.
+    donor : str
+        Whose choice applies.
+    columns : ndarray of int
+        Positions of the donor's prepared samples on the sample axis; repeats (mirrored copies) are allowed.
+    genes_per_block : int
+        Length of the result's chunks.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (gene, sample), coordinate ``gene`` = symbol; lazy, chunked by gene, samples in one chunk.
+    """
+    rows = selection.rows[donor]
+    blocks = [
+        _gene_block(expression, rows, selection.starts[first : first + genes_per_block + 1], columns)
+        for first in range(0, len(selection.genes), genes_per_block)
+    ]
+    return xr.DataArray(
+        da.concatenate(blocks, axis=0),
+        dims=("gene", "sample"),
+        coords={"gene": selection.genes["gene_symbol"].to_numpy(dtype=object)},
+        name="expression",
+    )
+
+
+def _gene_block(
+    expression: xr.DataArray,
+    rows: NDArray[np.integer],
+    starts: NDArray[np.integer],
+    columns: NDArray[np.integer],
+) -> da.Array:
+    block = gather(expression, rows[starts[0] : starts[-1]], columns)
+    if len(starts) - 1 == len(block):
+        return block
+    chunks = ((len(starts) - 1,), block.chunks[1])
+    means: da.Array = da.map_blocks(
+        _gene_means, block, starts - starts[0], chunks=chunks, dtype=block.dtype, meta=block._meta
+    )
+    return means
+
+
+def _gene_means(block: NDArray[Any], starts: NDArray[np.integer]) -> NDArray[Any]:
+    """Mean over each gene's rows; every gene has at least one."""
+    means: NDArray[Any] = np.add.reduceat(block, starts[:-1], axis=0) / np.diff(starts)[:, np.newaxis]
+    return means

@@ -1,0 +1,283 @@
+"""Scores that rank a gene's probes by their profile over structures: the same in all donors, as in RNA-seq.
+
+Differential stability (Hawrylycz et al. 2015, Nat Neurosci 18:1832) is the mean Spearman correlation of a
+probe's structure profile between donors. It is the slowest step of a whole run, so ranks are not sorted anew
+for every donor pair: each donor's profile is sorted once, and the rank of a structure among those that a pair
+shares is the number of shared structures met up to it on a walk along the sorted profile. One walk counts for
+several partners at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.integer]
+
+# Probes worked on together: few enough that a donor's values stay in the processor's cache.
+_PROBES_AT_ONCE = 128
+# Counts of several walks share one int64, whose sign bit stays free.
+_WORD_BITS = 63
+
+
+@dataclass(frozen=True, eq=False)
+class StructureMeans:
+    """How to average samples of the same structure.
+
+    Attributes
+    ----------
+    structures : ndarray of int
+        The structure ids, ascending, shape (structures,).
+    order : ndarray of int
+        Positions in `structures`, those with most samples first.
+    layers : tuple of ndarray of int
+        Layer k holds the sample number of the k-th sample of each structure that has so many, in `order`.
+    counts : ndarray of int
+        Samples of each structure, in `order`.
+    """
+
+    structures: Integers
+    order: Integers
+    layers: tuple[Integers, ...]
+    counts: Integers
+
+    @classmethod
+    def of(cls, structure_id: Integers, samples: Integers) -> "StructureMeans":
+        """Plan the means of the samples with the given numbers; `structure_id` belongs to `samples`."""
+        structures, codes, counts = np.unique(structure_id, return_inverse=True, return_counts=True)
+        grouped = samples[np.argsort(codes, kind="stable")]
+        order = np.argsort(-counts, kind="stable")
+        starts, sizes = (np.cumsum(counts) - counts)[order], counts[order]
+        layers = tuple(grouped[starts[sizes > k] + k] for k in range(counts.max()))
+        return cls(structures, order, layers, sizes)
+
+    def __call__(self, expression: Floats) -> Floats:
+        """Mean over each structure's samples, shape (probes, structures).
+
+        The sums are compensated (Kahan), as in pandas, so that profiles that tie exactly do so here too.
+        """
+        total = expression[:, self.layers[0]]
+        lost = np.zeros_like(total)
+        for samples in self.layers[1:]:
+            running = total[:, : len(samples)]
+            term = expression[:, samples] - lost[:, : len(samples)]
+            summed = running + term
+            lost[:, : len(samples)] = (summed - running) - term
+            total[:, : len(samples)] = summed
+        means = np.empty_like(total)
+        means[:, self.order] = total / self.counts
+        return means
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two donors (by number) and, for each, which of its structures the other has too (aligned)."""
+
+    donors: tuple[int, int]
+    shared: tuple[Integers, Integers]
+
+
+def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001
+    """Differential stability of each probe.
+
+    Parameters
+    ----------
+    expression : ndarray
+        Shape (probes, samples), log2 intensity.
+    genes : ndarray
+        Gene of each probe; not used, a probe is scored on its own.
+    samples : pandas.DataFrame
+        Columns ``donor`` (two or more) and ``structure_id``, one row a sample.
+
+    Returns
+    -------
+    ndarray
+        Shape (probes,), -1 to 1: mean over all donor pairs of the Spearman correlation (average ranks at
+        ties) of the structure means, over the structures that both have. NaN if it is undefined for any pair:
+        fewer than two shared structures, or a constant profile.
+    """
+    means = list(_structure_means(samples).values())
+    pairs = [_pair(means, donors) for donors in combinations(range(len(means)), 2)]
+    scores = np.empty(len(expression))
+    for first in range(0, len(expression), _PROBES_AT_ONCE):
+        part = slice(first, first + _PROBES_AT_ONCE)
+        profiles = [mean(expression[part]) for mean in means]
+        scores[part] = _pair_correlations(profiles, pairs).mean(axis=1)
+    return scores
+
+
+def _structure_means(samples: pd.DataFrame) -> dict[str, StructureMeans]:
+    """Each donor's means, donors in the samples' order."""
+    donors, structures = samples["donor"].to_numpy(dtype=object), samples["structure_id"].to_numpy()
+    numbers = {donor: np.flatnonzero(donors == donor) for donor in pd.unique(donors)}
+    return {donor: StructureMeans.of(structures[own], own) for donor, own in numbers.items()}
+
+
+def _pair(means: Sequence[StructureMeans], donors: tuple[int, int]) -> _Pair:
+    one, other = (means[donor].structures for donor in donors)
+    _, in_one, in_other = np.intersect1d(one, other, assume_unique=True, return_indices=True)
+    return _Pair(donors, (in_one, in_other))
+
+
+def _pair_correlations(profiles: Sequence[Floats], pairs: Sequence[_Pair]) -> Floats:
+    """Spearman correlation of the donors' profiles, shape (probes, pairs)."""
+    correlations = np.full((len(profiles[0]), len(pairs)), np.nan)
+    walks = [_ranks_among_shared(donor, profile, pairs) for donor, profile in enumerate(profiles)]
+    tied = [untrusted for untrusted, _ in walks]
+    for number, pair in enumerate(pairs):
+        (one, other), (in_one, in_other) = pair.donors, pair.shared
+        if len(in_one) < 2:
+            continue
+        scaled = _standard_ranks(len(in_one))
+        products = scaled[walks[one][1][number]] * scaled[walks[other][1][number]]
+        correlations[:, number] = products.sum(axis=1) / (len(in_one) - 1)
+        slow = np.union1d(tied[one], tied[other])
+        correlations[slow, number] = spearman(
+            profiles[one][np.ix_(slow, in_one)], profiles[other][np.ix_(slow, in_other)]
+        )
+    return correlations
+
+
+def _ranks_among_shared(
+    donor: int, profile: Floats, pairs: Sequence[_Pair]
+) -> tuple[Integers, dict[int, Integers]]:
+    """A donor's ranks (from 1) among the structures it shares, for each of its pairs, by pair number.
+
+    Before them, the row numbers of the probes whose ranks are not to be trusted, because two of their values
+    are equal or one is NaN.
+    """
+    order = np.argsort(profile, axis=1)
+    ascending = np.take_along_axis(profile, order, axis=1)
+    untrusted = np.flatnonzero(~(ascending[:, 1:] > ascending[:, :-1]).all(axis=1))
+    own = {
+        number: pair.shared[pair.donors.index(donor)]
+        for number, pair in enumerate(pairs)
+        if donor in pair.donors
+    }
+    return untrusted, dict(zip(own, _subset_ranks(order, list(own.values())), strict=True))
+
+
+def _subset_ranks(order: Integers, subsets: Sequence[Integers]) -> list[Integers]:
+    """Ranks within each subset of columns, given the order of all columns.
+
+    Parameters
+    ----------
+    order : ndarray of int
+        Shape (probes, columns): column numbers by ascending value.
+    subsets : sequence of ndarray of int
+        Column numbers of each subset.
+
+    Returns
+    -------
+    list of ndarray of int
+        For each subset, shape (probes, len(subset)), ranks from 1.
+    """
+    bits = int(order.shape[1]).bit_length()
+    per_word = _WORD_BITS // bits
+    ranks: list[Integers] = []
+    for first in range(0, len(subsets), per_word):
+        batch = subsets[first : first + per_word]
+        counts = _walk(order, batch, bits)
+        ranks += [
+            (counts.take(subset, axis=1) >> (bits * field)) & ((1 << bits) - 1)
+            for field, subset in enumerate(batch)
+        ]
+    return ranks
+
+
+def _walk(order: Integers, subsets: Sequence[Integers], bits: int) -> NDArray[np.int64]:
+    """How many members of each subset lie at or below each column, one field of `bits` bits a subset."""
+    member = np.zeros(order.shape[1], dtype=np.int64)
+    for field, subset in enumerate(subsets):
+        member[subset] += 1 << (bits * field)
+    counts = np.empty(order.shape, dtype=np.int64)
+    np.put_along_axis(counts, order, member.take(order).cumsum(axis=1), axis=1)
+    return counts
+
+
+def _standard_ranks(size: int) -> Floats:
+    """z-scores (ddof=1) of the ranks 1..size, found at their rank; the place of rank 0 is not used."""
+    ranks = np.arange(size + 1, dtype=np.float64)
+    scaled: Floats = (ranks - ranks[1:].mean()) / ranks[1:].std(ddof=1)
+    return scaled
+
+
+def spearman(one: Floats, other: Floats) -> Floats:
+    """Spearman correlation of matching rows, average ranks at ties; NaN if a row is constant or holds NaN."""
+    if one.size == 0 or one.shape[1] < 2:
+        return np.full(len(one), np.nan)
+    products = _scaled_ranks(one) * _scaled_ranks(other)
+    correlations: Floats = products.sum(axis=1) / (one.shape[1] - 1)
+    return correlations
+
+
+def _scaled_ranks(values: Floats) -> Floats:
+    ranks = rankdata(values, axis=1)
+    deviation = ranks - ranks.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        scaled: Floats = deviation / ranks.std(axis=1, ddof=1, keepdims=True)
+    return scaled
+
+
+def rnaseq_correlation(
+    expression: Floats, genes: NDArray[Any], samples: pd.DataFrame, *, rnaseq: Mapping[str, pd.DataFrame]
+) -> Floats:
+    """Agreement of each probe's structure profile with its gene's RNA-seq profile.
+
+    Parameters
+    ----------
+    expression : ndarray
+        Shape (probes, samples), log2 intensity.
+    genes : ndarray of str
+        Gene symbol of each probe.
+    samples : pandas.DataFrame
+        Columns ``donor`` and ``structure_id``, one row a sample.
+    rnaseq : mapping of str to pandas.DataFrame
+        Donor -> mean TPM, index gene symbols (unique), columns structure ids. Donors without samples are
+        ignored.
+
+    Returns
+    -------
+    ndarray
+        Shape (probes,): mean over the RNA-seq donors, ignoring those where it is undefined, of the Spearman
+        correlation over the structures both assays have. NaN if every donor's is undefined: the gene is
+        absent from RNA-seq, or constant.
+    """
+    means = _structure_means(samples)
+    correlations = [
+        _correlation_with_table(means[donor], expression, genes, table)
+        for donor, table in rnaseq.items()
+        if donor in means
+    ]
+    return _mean_of_defined(np.array(correlations).reshape(len(correlations), len(expression)))
+
+
+def _correlation_with_table(
+    means: StructureMeans, expression: Floats, genes: NDArray[Any], table: pd.DataFrame
+) -> Floats:
+    table = table[~np.isclose(table.std(axis=1, ddof=1), 0)]
+    gene_rows = table.index.get_indexer(genes)
+    probes = np.flatnonzero(gene_rows >= 0)
+    _, in_profile, in_table = np.intersect1d(
+        means.structures, table.columns.to_numpy(), assume_unique=True, return_indices=True
+    )
+    correlations = np.full(len(expression), np.nan)
+    correlations[probes] = spearman(
+        means(expression[probes])[:, in_profile],
+        table.to_numpy(dtype=np.float64)[np.ix_(gene_rows[probes], in_table)],
+    )
+    return correlations
+
+
+def _mean_of_defined(values: Floats) -> Floats:
+    """Mean over the first axis, NaN left out; NaN where nothing is left."""
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
+    return mean
