@@ -295,7 +295,6 @@ class _ByteCount:
 
     def file_done(self, size: int) -> None:
         self._before += size
-        self.at(0)
 
 
 class _Scratch:

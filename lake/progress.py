@@ -58,7 +58,7 @@ class Reporter:
     def _line(self, label: str, done: int, total: int | None) -> None:
         now = time.monotonic()
         finished = total is not None and done >= total
-        if not finished and now - self._last_line.get(label, 0.0) < SECONDS_BETWEEN_LINES:
+        if not finished and now - self._last_line.setdefault(label, now) < SECONDS_BETWEEN_LINES:
             return
         self._last_line[label] = now
         share = f"{100 * done // total} %" if total else f"{done}"

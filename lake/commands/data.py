@@ -78,10 +78,8 @@ def fetch(
             keep_archives=keep_archives,
             progress=report,
         )
-    print_table(
-        ["donor", "what", "status", "folder"],
-        [(f.download.donor, f.download.what, f.status, f.path) for f in fetched],
-    )
+    rows = [(f.download.donor, f.download.what, f.status, f.path) for f in fetched]
+    print_table(["donor", "what", "status", "in"], rows)
     print_text(f"Next: ahba ingest {directory} --store ahba.zarr")
 
 

@@ -42,7 +42,7 @@ def info(store: str, output: str, quiet: bool, debug: bool) -> None:
         f"{summary['n_probes']:,} probes; {genes['published']:,} genes as published, "
         f"{genes['reannotated']:,} after re-annotation."
     )
-    headings = ["donor", "uid", "samples", "cortex", "without corrected mm", "in the store"]
+    headings = ["donor", "uid", "samples", "cortex", "uncorrected", "in the store"]
     rows = [
         (
             d["donor"],
