@@ -61,7 +61,8 @@ def reannotation() -> pd.DataFrame:
 @cache
 def corrected_coordinates() -> pd.DataFrame:
     """Corrected MNI coordinates in mm: ``corrected_mni_x/y/z``, indexed by ``well_id`` (3,702 rows)."""
-    return pd.read_csv(reference_file("corrected_mni_coordinates.csv.gz"), index_col="well_id")
+    file = reference_file("corrected_mni_coordinates.csv.gz")
+    return pd.read_csv(file, index_col="well_id", float_precision="round_trip")
 
 
 @cache

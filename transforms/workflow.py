@@ -205,7 +205,7 @@ def normalized_samples(
 def _normalize_genes(
     block: NDArray[np.float64], method: str, groups: NDArray[np.object_] | None
 ) -> NDArray[np.float64]:
-    return normalize(block, method) if groups is None else normalize_within(block, method, groups)
+    return normalize_within(block, method, groups)
 
 
 def region_tables(

@@ -78,8 +78,8 @@ def fetch(
             keep_archives=keep_archives,
             progress=report,
         )
-    rows = [(f.download.donor, f.download.what, f.status, f.path) for f in fetched]
-    print_table(["donor", "what", "status", "in"], rows)
+    fates = [(f.download.donor, f.download.what, f.status, f.path) for f in fetched]
+    print_table(["donor", "what", "status", "in"], fates)
     print_text(f"Next: ahba ingest {directory} --store ahba.zarr")
 
 
