@@ -10,7 +10,6 @@ unpacked into ``<folder>.part`` and that folder is renamed.
 import errno
 import gzip
 import html
-import http.client
 import itertools
 import json
 import logging
@@ -473,7 +472,7 @@ def _fetch_all(downloads: Sequence[Download], settings: _Settings, directory: Pa
         try:
             fetched.append(_fetch_one(download, settings))
         except (FetchError, OSError) as error:
-            log.warning("%s from %s: %s", download.name, download.url, error)
+            log.warning("%s from %s: %s", download.name, download.url, str(error))
             failures.append(f"- {download.name} from {download.url}: {error}")
     if failures:
         summary = f"{len(failures)} of {len(downloads)} files could not be fetched into {directory}"
@@ -504,7 +503,7 @@ def _obtain(download: Download, settings: _Settings) -> Status:
     try:
         _fetch_checked(job)
     except _DamagedError as error:
-        log.warning("%s: %s; downloading it once more", download.name, error)
+        log.warning("%s: %s; downloading it once more", download.name, str(error))
         _fetch_again(job)
     except _RefusedError as error:
         raise FetchError(str(error)) from error
@@ -647,7 +646,8 @@ def _fill(job: _Job) -> None:
                 raise FetchError(
                     f"{error}; given up after {tries} tries, {offset:,} bytes are kept"
                 ) from error
-            log.warning("%s: %s; trying again", job.download.name, error)
+            # As text: a log record that is kept must not keep the exception, which holds the connection.
+            log.warning("%s: %s; trying again", job.download.name, str(error))
             time.sleep(min(job.settings.backoff * 2 ** (tries - 1), _LONGEST_WAIT))
 
 
@@ -658,7 +658,7 @@ def _request(job: _Job) -> None:
     try:
         response = job.settings.session.get(url, headers=headers, stream=True, timeout=timeouts)
     except requests.RequestException as error:
-        raise FetchError(f"the server did not answer ({_cause(error)})") from error
+        raise FetchError(f"the server did not answer ({_reason(error)})") from error
     with response:
         receive = (_ANSWERS_TO_RANGE if headers else _ANSWERS).get(response.status_code)
         if receive is None:
@@ -667,9 +667,10 @@ def _request(job: _Job) -> None:
         receive(response, job)
 
 
-def _cause(error: requests.RequestException) -> object:
-    """The reason inside urllib3's "max retries exceeded", which is what a person can act on."""
-    return getattr(error.args[0] if error.args else None, "reason", None) or error
+def _reason(error: requests.RequestException | urllib3.exceptions.HTTPError) -> object:
+    """What a person can act on, out of its wrappings ("max retries exceeded ..")."""
+    first = error.args[0] if error.args else error
+    return getattr(first, "reason", None) or first
 
 
 def _receive_whole(response: requests.Response, job: _Job) -> None:
@@ -732,8 +733,8 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
     try:
         while chunk := response.raw.read(_CHUNK, decode_content=False):
             yield chunk
-    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-        raise _InterruptedError(f"the connection broke off ({error})") from error
+    except urllib3.exceptions.HTTPError as error:
+        raise _InterruptedError(f"the connection broke off ({_reason(error)})") from error
 
 
 def _append(chunks: Iterable[bytes], job: _Job) -> None:
@@ -873,6 +874,10 @@ def _unpack(archive: Path, download: Download, limits: Limits) -> None:
         scratch.rename(target)
     except _BROKEN_ARCHIVE as error:
         raise _DamagedError(f"the zip file is damaged or truncated ({error})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _DamagedError("the zip file is damaged (it points to before its beginning)") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -900,9 +905,9 @@ def _checked_entries(
         _check_entry(entry, folder, limits)
     if sum(entry.file_size for entry in entries) > limits.unpacked:
         raise _RefusedError(f"the zip file unpacks to more than {limits.unpacked:,} bytes")
-    files = {_basename(entry): entry for entry in entries if not entry.is_dir()}
+    files = {_basename(entry): entry for entry in entries if not _is_folder(entry)}
     # On some file systems names that differ in case only are one file.
-    if len({name.casefold() for name in files}) < sum(not entry.is_dir() for entry in entries):
+    if len({name.casefold() for name in files}) < sum(not _is_folder(entry) for entry in entries):
         raise _RefusedError("the zip file holds two files of the same name")
     missing = [name for name in members if name not in files]
     if missing:
@@ -928,6 +933,11 @@ def _basename(entry: zipfile.ZipInfo) -> str:
     return entry.filename.rsplit("/", 1)[-1]
 
 
+def _is_folder(entry: zipfile.ZipInfo) -> bool:
+    """As ``ZipInfo.is_dir``, which fails on an empty name."""
+    return entry.filename.endswith("/")
+
+
 def _is_climbing(entry: zipfile.ZipInfo) -> bool:
     return bool({".", ".."} & set(entry.filename.split("/")))
 
@@ -939,17 +949,18 @@ def _is_foreign(entry: zipfile.ZipInfo) -> bool:
 
 def _is_nested(entry: zipfile.ZipInfo, folder: str) -> bool:
     """Whether it lies deeper than in the one folder an archive of that name may hold."""
-    parent, separator, name = entry.filename.rpartition("/")
-    return parent != folder if separator else not name
+    parent, separator, _ = entry.filename.rpartition("/")
+    return bool(separator) and parent != folder
 
 
 def _is_special(entry: zipfile.ZipInfo) -> bool:
     """Whether its Unix mode says symbolic link, device, .. (no mode at all is a file from elsewhere)."""
     kind = stat.S_IFMT(entry.external_attr >> 16)
-    return kind not in (0, stat.S_IFDIR if entry.is_dir() else stat.S_IFREG)
+    return kind not in (0, stat.S_IFDIR if _is_folder(entry) else stat.S_IFREG)
 
 
 _ENTRY_REFUSALS: dict[str, Callable[[zipfile.ZipInfo], bool]] = {
+    "has no name": lambda entry: not entry.filename,
     "is encrypted": lambda entry: bool(entry.flag_bits & 0x1),
     "has an absolute name": lambda entry: entry.filename.startswith("/"),
     "leads out of the folder": _is_climbing,

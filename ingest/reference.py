@@ -61,8 +61,9 @@ def reannotation() -> pd.DataFrame:
 @cache
 def corrected_coordinates() -> pd.DataFrame:
     """Corrected MNI coordinates in mm: ``corrected_mni_x/y/z``, indexed by ``well_id`` (3,702 rows)."""
-    file = reference_file("corrected_mni_coordinates.csv.gz")
-    return pd.read_csv(file, index_col="well_id", float_precision="round_trip")
+    # Through text: pandas before 3 rounds the last bit of a float, unless told so in a way that 3 warns of.
+    table = pd.read_csv(reference_file("corrected_mni_coordinates.csv.gz"), dtype=str)
+    return table.astype({"well_id": "int64"}).set_index("well_id").astype("float64")
 
 
 @cache

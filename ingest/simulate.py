@@ -85,6 +85,11 @@ def simulate(
     InputError
         If an argument makes no sense, metadata are missing, or a folder to be written holds files that are
         not simulated.
+
+    Notes
+    -----
+    abagen 0.1.3 reads these files only at full size (it fails where a re-annotated probe is missing) and
+    without new wells (unless told not to correct coordinates).
     """
     chosen = _chosen_donors(donors)
     _check(probes, samples_scale, seed, metadata)

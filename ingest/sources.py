@@ -15,7 +15,7 @@ MICROARRAY_FILES = ("MicroarrayExpression.csv", "PACall.csv", "Probes.csv", "Sam
 
 _FOLDER = re.compile(r"normalized_microarray_donor(\w+)")
 _ARCHIVE = re.compile(r"(?:normalized_microarray_)?donor(\w+)\.zip")
-_BLOCK = 8 << 20
+_BLOCK = 1 << 20  # small enough to stay in the processor cache and to leave no large holes in memory
 
 
 @dataclass(frozen=True)

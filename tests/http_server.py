@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(piece)
         if cut is not None or resource.declared is not None or resource.framing == "close":
-            self._hang_up(reset=resource.reset)
+            self._hang_up(reset=resource.reset and cut is not None)
 
     def _chunks(self, piece: bytes, *, ended: bool) -> None:
         for start in range(0, len(piece), 1000):

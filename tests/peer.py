@@ -245,9 +245,9 @@ def read_outcome(path: Path) -> Outcome:
 
 def outcome_of_arrays(arrays: Mapping[str, np.ndarray]) -> Outcome:
     """Return the outcome that ``peer_script.py``, or :func:`arrays_of_outcome`, wrote."""
-    measured = {name: float(arrays[name]) for name in ("seconds", "peak_bytes") if name in arrays}
+    seconds, peak_bytes = (float(arrays.get(name, np.nan)) for name in ("seconds", "peak_bytes"))
     if "error" in arrays:
-        return Outcome(error=str(arrays["error"]), **measured)
+        return Outcome(error=str(arrays["error"]), seconds=seconds, peak_bytes=peak_bytes)
     donors, regions = [str(donor) for donor in arrays["donors"]], pd.Index(arrays["regions"], name="region")
     expression = _expression(arrays, donors, regions)
     return Outcome(
@@ -256,7 +256,8 @@ def outcome_of_arrays(arrays: Mapping[str, np.ndarray]) -> Outcome:
         counts=pd.DataFrame(arrays["counts"], index=regions, columns=donors),
         chosen=_by_donor(arrays, donors, values="probe_ids", index="probe_genes"),
         labels=_by_donor(arrays, donors, values="labels", index="label_wells"),
-        **measured,
+        seconds=seconds,
+        peak_bytes=peak_bytes,
     )
 
 

@@ -320,7 +320,7 @@ def test_only_what_is_missing_is_asked_for_and_of_the_same_version(server: Serve
 def test_tries_are_bounded_and_the_next_call_goes_on(server: Server, tmp_path: Path) -> None:
     server.resources[PATH] = Resource(BODY, breaks=[700, 700, 700])
     with pytest.raises(
-        FetchError, match=r"ended at byte 700 of [\d,]+; given up after 3 tries, 700 bytes are kept"
+        FetchError, match=r"broke off .*2370 more expected.*; given up after 3 tries, 700 bytes are kept"
     ):
         get(server, tmp_path, retries=2)
     assert left(tmp_path) == {f"{NAME}.zip.part", f"{NAME}.zip.part.json"}
@@ -465,6 +465,20 @@ def test_all_bytes_of_unknown_number_are_there_already(server: Server, tmp_path:
     assert there(tmp_path / NAME) == contents()
 
 
+def test_a_range_that_ends_too_early_is_followed_by_another(server: Server, tmp_path: Path) -> None:
+    server.resources[PATH] = Resource(BODY, breaks=[700])
+    with pytest.raises(FetchError):
+        get(server, tmp_path, retries=0)
+    resource = server.resources[PATH] = Resource(BODY, declared=100)
+
+    def mend(name: str, done: int, total: int | None) -> None:
+        resource.declared = None
+
+    get(server, tmp_path, progress=mend)
+    assert server.ranges_asked() == [None, "bytes=700-", "bytes=800-"]
+    assert there(tmp_path / NAME) == contents()
+
+
 # ---------------------------------------------------------------- lies, error pages, refusals
 
 
@@ -508,7 +522,7 @@ def test_endless_downloads_are_refused(framing: str, server: Server, tmp_path: P
 def test_another_size_than_the_published_one_is_refused_at_once(server: Server, tmp_path: Path) -> None:
     server.resources["/api/v2/well_known_file_download/178238387"] = Resource(BODY)
     told: list[int] = []
-    with pytest.raises(FetchError, match="the published one 425,988,059: .*check_sizes=False"):
+    with pytest.raises(FetchError, match=r"the published one 425,988,059: .*check_sizes=False"):
         get(
             server,
             tmp_path,
@@ -605,7 +619,7 @@ def test_a_status_that_stays_is_told(
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(FetchError, match="the server did not answer .*refused"):
+    with pytest.raises(FetchError, match=r"the server did not answer .*refused"):
         fetch(tmp_path, donors=[DONOR], base_url=f"http://127.0.0.1:{port}", backoff=0, retries=1)
 
 
@@ -613,7 +627,7 @@ def test_one_failure_does_not_lose_the_others(server: Server, tmp_path: Path) ->
     downloads = plan(tmp_path, base_url=server.url)
     for download in downloads[1:-1]:
         server.resources[download.url.removeprefix(server.url)] = Resource(BODY)
-    with pytest.raises(FetchError, match="2 of 6 files could not be fetched into .*goes on") as caught:
+    with pytest.raises(FetchError, match=r"2 of 6 files could not be fetched into .*goes on") as caught:
         get(server, tmp_path, donors="all")
     failed = str(caught.value).splitlines()[1:]
     assert [line.split()[1] for line in failed] == [downloads[0].name, downloads[-1].name]
@@ -675,6 +689,7 @@ HOSTILE = {
     ),
     "nested": (with_entry("folder/file"), "lies in a folder of its own"),
     "nested deeper": (with_entry(f"{NAME}/folder/file"), "lies in a folder of its own"),
+    "nameless": (patched(BODY, 28, b"\0\0\0\0\x18\0"), "entry '' has no name"),
     "nested folder": (with_entry("folder/"), "lies in a folder of its own"),
     "symbolic link": (with_entry("link", mode=stat.S_IFLNK | 0o777, data=b"/etc"), "is not a regular file"),
     "device": (with_entry("device", mode=stat.S_IFCHR), "is not a regular file"),
@@ -733,13 +748,15 @@ DAMAGED = {
     "declares more": patched(BODY, 24, (401).to_bytes(4, "little")),
     "central directory": BODY.replace(b"PK\x01\x02", b"PK\x01\x03"),
     "truncated": BODY[:-1000],
+    "entry before the beginning": patched(BODY, 42, b"\xff\xff\xff\x7f"),
+    "directory before the beginning": BODY[:-6] + b"\xff\xff\xff\x7f" + BODY[-2:],
 }
 
 
 @pytest.mark.parametrize("body", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_archive_is_fetched_once_more(body: bytes, server: Server, tmp_path: Path) -> None:
     server.resources[PATH] = Resource(body)
-    with pytest.raises(FetchError, match="zip file is damaged or truncated .*twice"):
+    with pytest.raises(FetchError, match=r"zip file is damaged .*twice"):
         get(server, tmp_path)
     assert server.ranges_asked() == [None, None]
     assert left(tmp_path) == set()
@@ -764,8 +781,7 @@ def unpack_by_hand(body: bytes, check: Callable[[dict[str, bytes]], None]) -> No
         archive.write_bytes(body)
         try:
             fetch(Path(folder), donors=[DONOR], base_url="http://127.0.0.1:9")
-        except FetchError as error:
-            assert "is of no use" in str(error)
+        except FetchError:
             assert left(Path(folder)) == {archive.name}
         else:
             check(there(Path(folder) / NAME))

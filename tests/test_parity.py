@@ -23,7 +23,7 @@ from tests.peer import Outcome, assert_same
 LOGGER = logging.getLogger(__name__)
 RECORDED = Path(__file__).parent / "data" / "abagen_recorded.npz"
 N_RECORDED_GENES = 30  # of each case: their values; of all genes: names and probes
-SIMULATION = {"probes": 3000, "seed": 0}
+N_PROBES, SEED = 3000, 0
 # The recorded numbers belong to data simulated elsewhere, where the last of a value's 11 decimals may differ.
 LIVE, FROM_RECORD = {"rtol": 1e-8, "atol": 0.0}, {"rtol": 1e-8, "atol": 1e-8}
 
@@ -89,7 +89,7 @@ def our_outcome(store: lake.Lake, asked: dict[str, Any]) -> Outcome:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six simulated donors: few probes, all 3,702 samples at their true places."""
     directory = tmp_path_factory.mktemp("parity") / "published"
-    simulate(directory, **SIMULATION)
+    simulate(directory, probes=N_PROBES, seed=SEED)
     return directory
 
 

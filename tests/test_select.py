@@ -17,7 +17,14 @@ from scipy import stats
 
 from transforms.errors import ChoiceError
 from transforms.probes import gene_expression
-from transforms.select import DONOR_PROBES, SELECTIONS, choose_probes, probe_scores, select_probes
+from transforms.select import (
+    DONOR_PROBES,
+    SELECTIONS,
+    choose_probes,
+    probe_scores,
+    select_probes,
+    split_into_blocks,
+)
 from transforms.stability import StructureMeans, diff_stability, spearman
 
 DATA = Path(__file__).parent / "data"
@@ -271,6 +278,23 @@ def test_only_the_chunks_of_the_probes_and_samples_are_read():
     assert sorted(read) == [(1, 0), (1, 2), (4, 0), (4, 2)]
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_blocks_hold_whole_genes_of_neighbours_and_no_more_than_they_should(data):
+    units = np.array(data.draw(st.lists(st.integers(0, 12), min_size=1, max_size=60)))
+    rows = np.array(data.draw(st.permutations(range(len(units)))))
+    size = data.draw(st.integers(1, 70))
+    blocks = split_into_blocks(units, rows, size)
+    assert sorted(np.concatenate(blocks)) == list(range(len(units)))
+    firsts = [[rows[units == units[probe]].min() for probe in block] for block in blocks]
+    assert list(itertools.chain(*firsts)) == sorted(itertools.chain(*firsts))
+    for block, others in zip(blocks, [*blocks[1:], []], strict=True):
+        assert not set(units[block]) & set(units[np.array(others, dtype=int)])
+        assert len(block) < size + np.bincount(units).max()
+        assert all(np.all(np.diff(block[units[block] == unit]) > 0) for unit in set(units[block]))
+    assert len(blocks) <= len(units) // size + 1
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_neither_block_size_nor_store_order_nor_chunks_change_a_choice(data):
@@ -435,7 +459,7 @@ def sample_table(**structures_of_donors):
 @pytest.mark.parametrize("decimals", [0, 1, 12])
 def test_stability_of_more_donors_than_fit_one_word(decimals):
     random = np.random.default_rng(5)
-    samples = sample_table(**{f"d{n}": random.choice(300, 280) for n in range(9)})
+    samples = sample_table(**{f"d{n}": random.choice(300, 280) for n in range(12)})
     values = random.normal(size=(150, len(samples))).round(decimals)
     genes = np.zeros(len(values))
     expected = differential_stability(values, genes, samples, None)

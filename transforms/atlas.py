@@ -6,7 +6,7 @@ What the nodes mean for a tissue sample is the business of :mod:`transforms.assi
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -377,11 +377,11 @@ def _text(value: object) -> str:
     return "" if value is None or value != value else str(value).strip()
 
 
-def _some(values: Any) -> str:
-    """First few of the values for a message, each as a person would look for it."""
-    values = [value if isinstance(value, str) else str(value) for value in values]
-    more = f" and {len(values) - 10} more" if len(values) > 10 else ""
-    return " " + ", ".join(repr(value) if not value.isdigit() else value for value in values[:10]) + more
+def _some(values: Iterable[object]) -> str:
+    """First few of the values, for a message."""
+    shown = [repr(value) if isinstance(value, str) else str(value) for value in values]
+    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+    return " " + ", ".join(shown[:10]) + more
 
 
 def _index(ids: Sequence[int]) -> pd.Index:

@@ -156,7 +156,7 @@ def probe_scores(
     _check_scores_exist(probe_selection, _donors(samples))
     symbols = probes["gene_symbol"].to_numpy(dtype=object)
     units = pd.factorize(symbols)[0] if method.whole_genes else np.arange(len(probes))
-    blocks = _blocks(units, probes["row"].to_numpy(), probes_per_block)
+    blocks = split_into_blocks(units, probes["row"].to_numpy(), probes_per_block)
     scored = [
         _scored(
             gather(expression, probes["row"].to_numpy()[block], samples["column"].to_numpy()),
@@ -315,10 +315,22 @@ def _pools(samples: pd.DataFrame, *, pooled: bool) -> dict[str, Integers]:
     return {donor: np.flatnonzero(donors == donor) for donor in _donors(samples)}
 
 
-def _blocks(units: Integers, rows: Integers, size: int) -> list[Integers]:
-    """Split probes into blocks of about `size`, neighbours on the probe axis, no unit (gene) in two of them.
+def split_into_blocks(units: Integers, rows: Integers, size: int) -> list[Integers]:
+    """Split probes into blocks of neighbours on the probe axis.
 
-    Within a unit the probes keep their order. Returns the probes' positions in `units`, block by block.
+    Parameters
+    ----------
+    units : ndarray of int
+        What must stay together (a gene's number for each of its probes); within it, probes keep their order.
+    rows : ndarray of int
+        Each probe's position on the probe axis.
+    size : int
+        Probes a block; the last unit of a block may go beyond it.
+
+    Returns
+    -------
+    list of ndarray of int
+        Positions in `units`, block by block; each probe once.
     """
     first_row = pd.Series(rows).groupby(units).transform("min").to_numpy()
     order = np.argsort(first_row, kind="stable")

@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ingest.simulate import simulate
 from tests import peer
-from tests.test_parity import CASES, N_RECORDED_GENES, RECORDED, SIMULATION
+from tests.test_parity import CASES, N_PROBES, N_RECORDED_GENES, RECORDED, SEED
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "published"
-        simulate(source, **SIMULATION)
+        simulate(source, probes=N_PROBES, seed=SEED)
         outcomes = peer.run_peer(CASES, source, Path(scratch) / "peer")
     failed = {name: found.error for name, found in outcomes.items() if found.error}
     if failed:

