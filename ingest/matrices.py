@@ -23,9 +23,11 @@ from ingest.sources import SourceFile
 
 THREADS = 2
 LONGEST_LINE = 64 << 20
+MOST_DIGITS = 15
+MOST_EXACT = 10**MOST_DIGITS - 1  # probe ids up to here are exact as float64
 _COMMA, _NEWLINE, _ZERO = b",\n0"
 _COMMA_TO_NEWLINE = bytes.maketrans(b",", b"\n")
-_NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(rb"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _OTHER_ENCODINGS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -215,7 +217,9 @@ class Matrix:
             self._problems.add("the lines from here on cannot be parsed", line=first_line)
 
     def _diagnose_row(self, line: int, cells: list[bytes]) -> None:
-        if not cells[0].isdigit():
+        if _is_probe_id(cells[0]):
+            self._note_probes(line, np.array([int(cells[0])]))
+        else:
             self._problems.add(f"{_show(cells[0])} is not a probe id", line=line, column=1)
         for column, cell in enumerate(cells[1:], start=2):
             if problem := self._cell_problem(cell):
@@ -230,6 +234,10 @@ def _number_problem(cell: bytes) -> str | None:
     if _NUMBER.fullmatch(cell):
         return None if np.isfinite(float(cell)) else "is too large for a number"
     return "is not a finite number"
+
+
+def _is_probe_id(cell: bytes) -> bool:
+    return cell.isdigit() and len(cell) <= MOST_DIGITS
 
 
 def _flag_problem(cell: bytes) -> str | None:
@@ -257,8 +265,10 @@ def _parse_numbers(text: bytes, n_samples: int) -> _Parsed:
     if len(column) != len(starts) * (n_samples + 1):
         raise _IrregularError
     table = column.reshape(len(starts), n_samples + 1)
+    if not np.isfinite(table).all() or np.any(table[:, 0] < 0) or np.any(table[:, 0] > MOST_EXACT):
+        raise _IrregularError
     probe_ids = table[:, 0].astype(np.int64)
-    if not np.isfinite(table).all() or np.any(probe_ids != table[:, 0]) or np.any(probe_ids < 0):
+    if np.any(probe_ids != table[:, 0]):
         raise _IrregularError
     return probe_ids, table[:, 1:]
 
@@ -293,7 +303,7 @@ def _parse_flags(text: bytes, n_samples: int) -> _Parsed:
     if np.any(cells[:, ::2] != _COMMA) or np.any(values > 1):
         raise _IrregularError
     ids = [text[start:stop] for start, stop in zip(starts.tolist(), (ends - width).tolist(), strict=True)]
-    if not all(i.isdigit() for i in ids):
+    if not all(map(_is_probe_id, ids)):
         raise _IrregularError
     return np.array(ids, dtype="S").astype(np.int64), values.astype(bool)
 

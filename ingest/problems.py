@@ -5,6 +5,12 @@ from dataclasses import dataclass, field
 from ingest.errors import InputError
 
 MOST_REPORTED = 20
+MOST_SHOWN = 40
+
+
+def shown(text: str) -> str:
+    """The beginning of a cell, in quotes, for a message."""
+    return repr(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class SourceFile:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
                 yield stream
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise InputError(f"{self}: the zip is damaged ({error}); download it again.") from error
 
     def blocks(self) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -15,12 +16,14 @@ import numpy as np
 import pandas as pd
 
 from ingest.errors import InputError
-from ingest.problems import Problems
+from ingest.problems import Problems, shown
 from ingest.reference import corrected_coordinates, reannotation
 from ingest.sources import SourceFile
 
 LARGEST_TABLE = 256 << 20
+MOST_HEADER_SHOWN = 200
 NO_NUMBER = -1
+MOST_DIGITS = 18  # fit into 64 bits
 
 # Structure classes of the ontology, as abagen's users know them: the deepest of these on a
 # structure's path counts, so the hippocampal formation (4249, below 4008) is not cortex.
@@ -38,10 +41,23 @@ STRUCTURE_CLASSES = {
 }
 
 
+# What Python's float() takes besides, such as 1_000, is no number to other tools.
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
 def _whole_number(text: str) -> int:
     if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit():
         raise ValueError("is not a whole number")
+    if len(text) > MOST_DIGITS:
+        raise ValueError("is too large for a number")
     return int(text)
+
+
+def _identifier(text: str) -> int:
+    number = _whole_number(text)
+    if number < 0:
+        raise ValueError("is negative, which no id is")
+    return number
 
 
 def _optional_whole_number(text: str) -> int:
@@ -49,12 +65,11 @@ def _optional_whole_number(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("is not a number") from None
-    if not math.isfinite(value):
+    if not _NUMBER.fullmatch(text):
         raise ValueError("is not a finite number")
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("is too large for a number")
     return value
 
 
@@ -71,13 +86,14 @@ def _text(text: str) -> str:
 Parser = Callable[[str], object]
 DTYPES: dict[Parser, type] = {
     _whole_number: np.int64,
+    _identifier: np.int64,
     _optional_whole_number: np.int64,
     _number: np.float64,
     _hemisphere: object,
     _text: object,
 }
 PROBE_COLUMNS: dict[str, Parser] = {
-    "probe_id": _whole_number,
+    "probe_id": _identifier,
     "probe_name": _text,
     "gene_id": _optional_whole_number,
     "gene_symbol": _text,
@@ -86,9 +102,9 @@ PROBE_COLUMNS: dict[str, Parser] = {
     "chromosome": _text,
 }
 SAMPLE_COLUMNS: dict[str, Parser] = {
-    "structure_id": _whole_number,
+    "structure_id": _identifier,
     "slab_num": _whole_number,
-    "well_id": _whole_number,
+    "well_id": _identifier,
     "slab_type": _text,
     "structure_acronym": _text,
     "structure_name": _text,
@@ -101,7 +117,7 @@ SAMPLE_COLUMNS: dict[str, Parser] = {
     "mni_z": _number,
 }
 ONTOLOGY_COLUMNS: dict[str, Parser] = {
-    "id": _whole_number,
+    "id": _identifier,
     "acronym": _text,
     "name": _text,
     "parent_structure_id": _optional_whole_number,
@@ -153,8 +169,10 @@ def read_probes(file: SourceFile) -> Table:
     ----------
     Arnatkeviciute et al. 2019, NeuroImage 189:353, table of re-annotated probes.
     """
-    table = _read(file, PROBE_COLUMNS)
-    _refuse_repeated(file, table, ("probe_id", "probe_name"))
+    problems = Problems(str(file))
+    table = _read(file, PROBE_COLUMNS, problems)
+    _note_repeated(problems, table, ("probe_id", "probe_name"))
+    problems.raise_if_any()
     frame = table.frame
     new = reannotation().set_index("probe_name").reindex(frame["probe_name"])
     frame["reannotated_gene_symbol"] = new["gene_symbol"].fillna("").to_numpy(object)
@@ -172,8 +190,10 @@ def read_ontology(file: SourceFile) -> Table:
         The published columns with ``id`` renamed ``structure_id``, hemisphere "B" where the file
         has none, and ``structure``: the class of `STRUCTURE_CLASSES`, "" where there is none.
     """
-    table = _read(file, ONTOLOGY_COLUMNS)
-    _refuse_repeated(file, table, ("id",))
+    problems = Problems(str(file))
+    table = _read(file, ONTOLOGY_COLUMNS, problems)
+    _note_repeated(problems, table, ("id",))
+    problems.raise_if_any()
     frame = table.frame.rename(columns={"id": "structure_id"})
     frame["structure"] = [structure_class(path) for path in frame["structure_id_path"]]
     return replace(table, frame=frame)
@@ -211,12 +231,13 @@ def read_samples(file: SourceFile, ontology: pd.DataFrame) -> Table:
     InputError
         With every wrong cell, repeated well and structure that the ontology lacks.
     """
-    table = _read(file, SAMPLE_COLUMNS)
-    _refuse_repeated(file, table, ("well_id",))
+    problems = Problems(str(file))
+    table = _read(file, SAMPLE_COLUMNS, problems)
+    _note_repeated(problems, table, ("well_id",))
     frame = table.frame
     structures = ontology.set_index("structure_id")
-    problems = Problems(str(file))
-    for row in np.flatnonzero(~frame["structure_id"].isin(structures.index)):
+    known = frame["structure_id"].isin([*structures.index, NO_NUMBER])
+    for row in np.flatnonzero(~known):
         problems.add(
             f"structure {frame['structure_id'].iloc[row]} is not in the ontology",
             line=int(table.lines[row]),
@@ -231,29 +252,34 @@ def read_samples(file: SourceFile, ontology: pd.DataFrame) -> Table:
     return table
 
 
-def _read(file: SourceFile, columns: dict[str, Parser]) -> Table:
+def _read(file: SourceFile, columns: dict[str, Parser], problems: Problems) -> Table:
+    """Parse the rows that can be parsed; what is wrong with the others, or with a cell, goes to `problems`."""
     data = _read_bytes(file)
     rows = list(_rows(file, _decode(file, data)))
-    problems = Problems(str(file))
     header = rows[0][1] if rows else []
     if header != list(columns):
-        problems.add(f"the header is {','.join(header)!r}, expected {','.join(columns)!r}", line=1)
+        problems.add(f"the header is {_shown_header(header)}, expected {','.join(columns)!r}", line=1)
     if len(rows) == 1:
         problems.add("there are no rows below the header; is the file cut off?")
     problems.raise_if_any()
-    lines, cells = zip(*rows[1:], strict=True)
     for line, row in rows[1:]:
         if len(row) != len(columns):
             problems.add(f"{len(row)} fields, expected {len(columns)}", line=line)
-    problems.raise_if_any()
+    whole = [(line, row) for line, row in rows[1:] if len(row) == len(columns)]
+    if not whole:
+        problems.raise_if_any()
+    lines, cells = zip(*whole, strict=True)
     frame = pd.DataFrame(
         {
             name: pd.Series(_parse_column(problems, lines, name, texts, parser), dtype=DTYPES[parser])
             for (name, parser), texts in zip(columns.items(), zip(*cells, strict=True), strict=True)
         }
     )
-    problems.raise_if_any()
     return Table(frame, np.asarray(lines), len(data), hashlib.sha256(data).hexdigest())
+
+
+def _shown_header(names: list[str]) -> str:
+    return repr(",".join(names)[:MOST_HEADER_SHOWN])
 
 
 def _read_bytes(file: SourceFile) -> bytes:
@@ -263,18 +289,24 @@ def _read_bytes(file: SourceFile) -> bytes:
         raise InputError(f"{file}: the file is empty.")
     if len(data) > LARGEST_TABLE:
         raise InputError(f"{file}: larger than {LARGEST_TABLE >> 20} MiB; this is not a published table.")
+    if data.startswith(b"PK"):
+        raise InputError(f"{file}: line 1: this is a zip, expected the csv file in it; extract it.")
     return data
 
 
 def _decode(file: SourceFile, data: bytes) -> str:
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{file}: line {line}: byte {data[error.start]:#04x} is not UTF-8; "
             "the file was saved in another encoding, use the published one."
         ) from None
+    if not text.endswith(("\n", "\r")):
+        line = text.count("\n") + 1
+        raise InputError(f"{file}: line {line}: the last line has no end; the file is cut off, extract it again.")
+    return text
 
 
 def _rows(file: SourceFile, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -294,18 +326,17 @@ def _parse_column(
         try:
             values.append(parser(text))
         except ValueError as error:
-            problems.add(f"{text!r} {error}", line=line, column=name)
+            problems.add(f"{shown(text)} {error}", line=line, column=name)
             values.append(NO_NUMBER)
     return values
 
 
-def _refuse_repeated(file: SourceFile, table: Table, columns: Iterable[str]) -> None:
-    problems = Problems(str(file))
+def _note_repeated(problems: Problems, table: Table, columns: Iterable[str]) -> None:
     for name in columns:
-        for row in np.flatnonzero(table.frame[name].duplicated()):
+        parsed = table.frame[name] != NO_NUMBER  # stands for cells that are no number
+        for row in np.flatnonzero(table.frame[name].duplicated() & parsed):
             problems.add(
-                f"{table.frame[name].iloc[row]!s} is there a second time",
+                f"{shown(str(table.frame[name].iloc[row]))} is there a second time",
                 line=int(table.lines[row]),
                 column=name,
             )
-    problems.raise_if_any()

@@ -78,7 +78,7 @@ def main() -> None:
     """Run ``ahba``: 0 all well, 1 the work failed, 2 the input is wrong."""
     debug = "--debug" in sys.argv
     try:
-        ahba.main(standalone_mode=False)
+        sys.exit(ahba.main(standalone_mode=False))
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

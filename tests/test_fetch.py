@@ -387,27 +387,35 @@ def test_a_new_version_on_the_server_is_fetched_whole(server: Server, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("changed", "requests"),
+    ("changed", "noticed"),
     [
-        pytest.param({"headers": {"ETag": '"v2"'}}, 3, id="the range says it is of another version"),
-        pytest.param({"headers": {"Content-Range": "bytes 700-2000/2001"}}, 3, id="another size"),
-        pytest.param({"headers": {"Content-Range": f"bytes 0-9/{len(BODY)}"}}, 3, id="another range"),
-        pytest.param({"headers": {"Content-Range": "nonsense"}}, 3, id="no range"),
-        pytest.param({}, 3, id="nothing tells but the checksums"),
+        pytest.param({"headers": {"ETag": '"v2"'}}, "changed on the server", id="another version"),
+        pytest.param(
+            {"headers": {"Content-Range": "bytes 700-2000/2001"}}, "changed on the server", id="another size"
+        ),
+        pytest.param(
+            {"headers": {"Content-Range": f"bytes 0-9/{len(BODY)}"}},
+            "changed on the server",
+            id="another range",
+        ),
+        pytest.param({"headers": {"Content-Range": "nonsense"}}, "changed on the server", id="no range"),
+        pytest.param({}, "is damaged", id="only the checksums tell"),
     ],
 )
 def test_a_range_of_another_version_is_not_joined(
-    changed: dict[str, Any], requests: int, server: Server, tmp_path: Path
+    changed: dict[str, Any], noticed: str, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server overlooks If-Range: what it sends from then on belongs to another file."""
     server.resources[PATH] = Resource(BODY, breaks=[700])
     with pytest.raises(FetchError):
         get(server, tmp_path, retries=0)
+    caplog.clear()
     new = zipped(contents(2))
     assert len(new) == len(BODY)
     server.resources[PATH] = Resource(new, **changed)
     get(server, tmp_path)
-    assert len(server.requests) == requests
+    assert server.ranges_asked() == [None, "bytes=700-", None]
+    assert [noticed in record.getMessage() for record in caplog.records] == [True]
     assert there(tmp_path / NAME) == contents(2)
 
 
@@ -440,7 +448,15 @@ def test_a_weak_tag_does_not_vouch_for_bytes(
     assert server.requests[1].headers.get("if-range") == if_range
 
 
-@pytest.mark.parametrize("record", [None, "{", "[]", json.dumps({"url": "https://elsewhere.example"})])
+def leave_part(server: Server, directory: Path, data: bytes, **record: Any) -> None:
+    """Leave what an earlier call may have left."""
+    part = directory / f"{NAME}.zip.part"
+    part.write_bytes(data)
+    origin = {"url": server.url + PATH, "etag": '"v1"', "last_modified": None, "size": len(BODY)}
+    part.with_name(f"{part.name}.json").write_text(json.dumps(origin | record))
+
+
+@pytest.mark.parametrize("record", [None, "{", "[]", "{}"])
 def test_a_part_of_unknown_origin_counts_for_nothing(
     record: str | None, server: Server, tmp_path: Path
 ) -> None:
@@ -453,29 +469,37 @@ def test_a_part_of_unknown_origin_counts_for_nothing(
     assert there(tmp_path / NAME) == contents()
 
 
-def test_all_bytes_of_unknown_number_are_there_already(server: Server, tmp_path: Path) -> None:
-    """The connection is reset behind the last byte: only the server can tell that it was the last."""
+def test_a_part_from_another_server_counts_for_nothing(server: Server, tmp_path: Path) -> None:
+    leave_part(server, tmp_path, BODY[:700], url="https://elsewhere.example")
     server.resources[PATH] = Resource(BODY)
-    part = tmp_path / f"{NAME}.zip.part"
-    part.write_bytes(BODY)
-    origin = {"url": server.url + PATH, "etag": '"v1"', "last_modified": None, "size": None}
-    part.with_name(f"{part.name}.json").write_text(json.dumps(origin))
+    get(server, tmp_path)
+    assert server.ranges_asked() == [None]
+
+
+def test_all_bytes_of_unknown_number_are_there_already(server: Server, tmp_path: Path) -> None:
+    """The connection was reset behind the last byte: only the server can tell that it was the last."""
+    leave_part(server, tmp_path, BODY, size=None)
+    server.resources[PATH] = Resource(BODY)
     get(server, tmp_path)
     assert server.ranges_asked() == [f"bytes={len(BODY)}-"]
     assert there(tmp_path / NAME) == contents()
 
 
-def test_a_range_that_ends_too_early_is_followed_by_another(server: Server, tmp_path: Path) -> None:
-    server.resources[PATH] = Resource(BODY, breaks=[700])
-    with pytest.raises(FetchError):
-        get(server, tmp_path, retries=0)
-    resource = server.resources[PATH] = Resource(BODY, declared=100)
+@pytest.mark.parametrize("size", [None, len(BODY) + 9])
+def test_a_part_longer_than_the_file_is_dropped(size: int | None, server: Server, tmp_path: Path) -> None:
+    leave_part(server, tmp_path, BODY + b"more", size=size)
+    server.resources[PATH] = Resource(BODY)
+    get(server, tmp_path)
+    assert server.ranges_asked() == [f"bytes={len(BODY) + 4}-", None]
+    assert there(tmp_path / NAME) == contents()
 
-    def mend(name: str, done: int, total: int | None) -> None:
-        resource.declared = None
 
-    get(server, tmp_path, progress=mend)
-    assert server.ranges_asked() == [None, "bytes=700-", "bytes=800-"]
+def test_a_folder_half_unpacked_is_unpacked_anew(server: Server, tmp_path: Path) -> None:
+    leave_part(server, tmp_path, BODY)
+    (tmp_path / f"{NAME}.part").mkdir()
+    (tmp_path / f"{NAME}.part" / "Probes.csv").write_bytes(b"half")
+    get(server, tmp_path)
+    assert not server.requests
     assert there(tmp_path / NAME) == contents()
 
 
@@ -509,6 +533,12 @@ def test_more_bytes_than_declared_are_refused(server: Server, tmp_path: Path) ->
     with pytest.raises(FetchError, match=rf"sent more than the {len(BODY):,} bytes"):
         get(server, tmp_path)
     assert left(tmp_path) == set()
+
+
+def test_the_length_of_a_chunked_answer_is_not_believed(server: Server, tmp_path: Path) -> None:
+    server.resources[PATH] = Resource(BODY, framing="chunked", headers={"Content-Length": "5"})
+    get(server, tmp_path)
+    assert there(tmp_path / NAME) == contents()
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
