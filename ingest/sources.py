@@ -138,8 +138,11 @@ def donor_order(donor: str) -> tuple[int, str]:
 
 
 def _places(directory: Path) -> Iterator[Path]:
-    """The directory itself, and what lies in it and in its folder ``microarray``."""
-    yield directory
+    """The directory itself if it is a donor's, else what lies in it and in its folder ``microarray``."""
+    here = directory if directory.name else directory.resolve()  # "." has no name
+    if _FOLDER.fullmatch(here.name):
+        yield here
+        return
     for folder in (directory, directory / "microarray"):
         if folder.is_dir():
             yield from sorted(folder.iterdir())

@@ -253,7 +253,7 @@ def read_samples(file: SourceFile, ontology: pd.DataFrame) -> Table:
 
 
 def _read(file: SourceFile, columns: dict[str, Parser], problems: Problems) -> Table:
-    """Parse the rows that can be parsed; what is wrong with the others, or with a cell, goes to `problems`."""
+    """Parse what can be parsed; rows and cells that cannot are told to `problems`."""
     data = _read_bytes(file)
     rows = list(_rows(file, _decode(file, data)))
     header = rows[0][1] if rows else []
@@ -305,7 +305,9 @@ def _decode(file: SourceFile, data: bytes) -> str:
         ) from None
     if not text.endswith(("\n", "\r")):
         line = text.count("\n") + 1
-        raise InputError(f"{file}: line {line}: the last line has no end; the file is cut off, extract it again.")
+        raise InputError(
+            f"{file}: line {line}: the last line has no end; the file is cut off, extract it again."
+        )
     return text
 
 

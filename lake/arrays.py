@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from lake.errors import DamageError
 from lake.layout import Variable, chunk_rows, shard_rows
 
 _DTYPES: dict[str, Any] = {
@@ -59,8 +60,32 @@ def read_table(group: zarr.Group, variables: Iterable[Variable]) -> pd.DataFrame
 
 
 def _read_column(group: zarr.Group, variable: Variable) -> NDArray[Any]:
-    values: NDArray[Any] = group[variable.name][:]  # type: ignore[index,assignment]
+    where = f"{str(group.store_path).removeprefix('file://')}/{variable.name}"
+    with damage_named(where):
+        array = group[variable.name]
+        assert isinstance(array, zarr.Array)  # noqa: S101 - narrows the type
+        values: NDArray[Any] = array[:]  # type: ignore[assignment]
+        n_chunks = array.nchunks_initialized
+    if n_chunks < array.nchunks:
+        raise DamageError(where, "a chunk is missing")
     return values.astype(object) if variable.dtype == "str" else values
+
+
+@contextmanager
+def damage_named(where: str) -> Iterator[None]:
+    """Whatever a damaged file makes Zarr and its codecs raise becomes an error that says where.
+
+    Raises
+    ------
+    DamageError
+    """
+    try:
+        yield
+    except (KeyError, FileNotFoundError):
+        raise DamageError(where, "is missing") from None
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DamageError(where, f"does not read ({reason})") from error
 
 
 def create_matrix(group: zarr.Group, variable: Variable, n_probes: int, n_samples: int) -> zarr.Array[Any]:
@@ -90,6 +115,39 @@ def open_matrix(group: zarr.Group, name: str) -> zarr.Array[Any]:
         array = group[name]
     assert isinstance(array, zarr.Array)  # noqa: S101 - narrows the type
     return array
+
+
+class CheckedMatrix:
+    """A matrix of a store, read as NumPy reads an array; what is missing or damaged is an error.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    where : str
+        The matrix, as messages name it.
+    path : pathlib.Path or None
+        Where its files are, None if not on a disk of this machine.
+    """
+
+    def __init__(self, array: zarr.Array[Any], where: str, path: Path | None) -> None:
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+        self._array, self._where, self._path = array, where, path
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        with damage_named(self._where):
+            values: NDArray[Any] = self._array[key]  # type: ignore[assignment]
+        self.refuse_missing()  # after the read: a file that goes between would be read as fill values
+        return values
+
+    def refuse_missing(self) -> None:
+        """See that every file is there.
+
+        Raises
+        ------
+        DamageError
+        """
+        if self._path is not None and (gone := missing_shards(self._path, self._array)):
+            raise DamageError(f"{self._where}/{gone[0]}", "is missing")
 
 
 def missing_shards(path: Path, array: zarr.Array[Any]) -> list[str]:

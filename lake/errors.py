@@ -9,5 +9,21 @@ class StoreError(RuntimeError):
     """A store is missing, damaged, or of a format this version does not read."""
 
 
+class DamageError(StoreError):
+    """A part of a store is missing or does not read.
+
+    Parameters
+    ----------
+    where : str
+        The part.
+    what : str
+        What is wrong with it.
+    """
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}; see `ahba verify`.")
+        self.what = what
+
+
 class RunError(RuntimeError):
     """Some units of a run failed; those that did not are written."""

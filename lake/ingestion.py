@@ -5,6 +5,7 @@ moment the manifest names it. Whatever a killed ingest leaves is not named by th
 reader sees it, and the next ingest clears it away.
 """
 
+import errno
 import itertools
 import logging
 import os
@@ -30,7 +31,14 @@ from ingest.tables import read_ontology, read_probes, read_samples
 from lake.arrays import create_matrix, write_table
 from lake.errors import RequestError, StoreError
 from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, Variable, shard_rows
-from lake.manifest import WORK_IN_PROGRESS, DonorEntry, Manifest, publish_manifest, sync
+from lake.manifest import (
+    WORK_IN_PROGRESS,
+    DonorEntry,
+    Manifest,
+    metadata_digest,
+    publish_manifest,
+    sync,
+)
 from lake.store import Lake
 
 LOG = logging.getLogger(__name__)
@@ -170,10 +178,11 @@ def _ingest_donor(store: Path, files: DonorFiles, replace: bool, progress: Progr
     else:
         _refuse_differences(store, tables)
     staged, sources = _write_aside(store, tables, progress)
+    digest = metadata_digest(staged, staged.rglob("zarr.json"))
     group = _free_name(store, f"microarray/{files.donor}")
     staged.rename(store / group)
     sync(store / "microarray")
-    entry = DonorEntry(group, len(tables.samples), sources)
+    entry = DonorEntry(group, len(tables.samples), sources, digest)
     publish_manifest(store, manifest.with_donor(files.donor, entry))
     n_uncorrected = int(tables.samples["corrected_mni_x"].isna().sum())
     return Ingested(files.donor, "replaced" if before else "ingested", entry.n_samples, n_uncorrected)
@@ -225,14 +234,33 @@ def _start_store(store: Path, tables: _DonorTables) -> Manifest:
         write_table(aside.create_group(name), variables, frames[name])
         (store / WORK_IN_PROGRESS / "common" / name).rename(store / name)
     zarr.create_group(store / "microarray", zarr_format=3, overwrite=True)
-    return Manifest(n_probes=len(tables.probes), simulated=is_simulated(tables.probes))
+    digest = metadata_digest(store, common_metadata(store))
+    return Manifest(n_probes=len(tables.probes), simulated=is_simulated(tables.probes), metadata=digest)
+
+
+def common_metadata(store: Path) -> list[Path]:
+    """Metadata files of what donors share."""
+    tables = [file for name in COMMON_TABLES for file in (store / name).rglob("zarr.json")]
+    return [store / "microarray" / "zarr.json", *tables]
 
 
 def _refuse_differences(store: Path, tables: _DonorTables) -> None:
-    """See that the tables which donors share are the store's."""
+    """See that the tables which donors share are the store's, and that no well is another donor's."""
     kept = Lake(store)
+    _refuse_shared_wells(tables, kept.samples)
     _refuse_difference(tables.files, "Probes.csv", PROBES, tables.probes, kept.probes)
     _refuse_difference(tables.files, "Ontology.csv", ONTOLOGY, tables.ontology, kept.ontology)
+
+
+def _refuse_shared_wells(tables: _DonorTables, kept: pd.DataFrame) -> None:
+    others = kept[kept["donor"] != tables.files.donor].set_index("well_id")["donor"]
+    shared = tables.samples["well_id"][tables.samples["well_id"].isin(others.index)]
+    if len(shared):
+        well = shared.iloc[0]
+        raise InputError(
+            f"{tables.files['SampleAnnot.csv']}: well {well} is donor {others[well]}'s in the store "
+            f"({len(shared)} such wells); wells are unique over donors: is this another donor's file?"
+        )
 
 
 def _refuse_difference(
@@ -316,7 +344,8 @@ class _Scratch:
 
     def put(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         for row, value in zip(rows.tolist(), values, strict=True):
-            os.pwrite(self._descriptor, value.data, row * self._row_bytes)
+            if os.pwrite(self._descriptor, value.data, row * self._row_bytes) < self._row_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def get(self, start: int, stop: int) -> NDArray[Any]:
         data = os.pread(self._descriptor, (stop - start) * self._row_bytes, start * self._row_bytes)

@@ -7,7 +7,7 @@ One table serves the writer, the checks of ``ahba verify`` and the documentation
 from dataclasses import dataclass
 
 FORMAT_VERSION = 1
-MANIFEST = "ahba_lake"
+MANIFEST, SNAPSHOT = "ahba_lake", "snapshot"  # attributes of the root group
 
 LICENCE = (
     "Allen Institute Terms of Use: non-commercial research use with citation; "

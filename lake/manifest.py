@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -16,8 +17,9 @@ from typing import Any
 
 import zarr
 
+from ingest.sources import donor_order
 from lake.errors import StoreError
-from lake.layout import CITATION, FORMAT_VERSION, LICENCE, MANIFEST, SIMULATED_NOTE
+from lake.layout import CITATION, FORMAT_VERSION, LICENCE, MANIFEST, SIMULATED_NOTE, SNAPSHOT
 
 WORK_IN_PROGRESS = ".wip"
 
@@ -39,19 +41,26 @@ class DonorEntry:
     n_samples : int
     sources : dict
         File name -> ``{"size": bytes, "sha256": hex}`` of every published file it came from.
+    metadata : str
+        SHA-256 of the group's metadata files, see `metadata_digest`; data are checksummed by chunk.
     """
 
     group: str
     n_samples: int
     sources: dict[str, dict[str, Any]]
+    metadata: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds. Unchanging: `with_donor` gives the next one."""
+    """What a store holds. Unchanging: `with_donor` gives the next one.
+
+    ``metadata`` is the `metadata_digest` of the tables that donors share.
+    """
 
     n_probes: int
     simulated: bool
+    metadata: str
     donors: dict[str, DonorEntry] = field(default_factory=dict)
     software: dict[str, str] = field(default_factory=software_versions)
     licence: str = LICENCE
@@ -66,7 +75,9 @@ class Manifest:
 
     def with_donor(self, donor: str, entry: DonorEntry) -> "Manifest":
         """The manifest with one donor more, or with a donor replaced."""
-        return replace(self, donors=self.donors | {donor: entry}, software=software_versions())
+        entries = self.donors | {donor: entry}
+        in_order = {donor: entries[donor] for donor in sorted(entries, key=donor_order)}
+        return replace(self, donors=in_order, software=software_versions())
 
     def provenance(self) -> dict[str, Any]:
         """What a table says of the store it came from."""
@@ -92,22 +103,37 @@ def load_manifest(root: zarr.Group) -> Manifest:
             f"{root.store_path} has store format {found.get('format_version')}, this version reads "
             f"{FORMAT_VERSION}; ingest the published files again."
         )
-    entries: dict[str, Any] = found["donors"]
-    fields: dict[str, Any] = dict(found) | {
-        "donors": {d: DonorEntry(**entry) for d, entry in entries.items()}
-    }
-    return Manifest(**fields)
+    try:
+        entries: Any = found["donors"]
+        fields: Any = found | {"donors": {d: DonorEntry(**entry) for d, entry in entries.items()}}
+        manifest = Manifest(**fields)
+    except (KeyError, TypeError, AttributeError):
+        manifest = None
+    if manifest is None or manifest.snapshot != root.attrs.get(SNAPSHOT):
+        raise StoreError(
+            f"{root.store_path}/zarr.json, the manifest, is damaged; ingest the published files again "
+            "into a new store."
+        )
+    return manifest
 
 
 def publish_manifest(store: Path, manifest: Manifest) -> None:
     """Make `manifest` the store's, in one atomic step that survives a power failure."""
     aside = store / WORK_IN_PROGRESS / "root"
     shutil.rmtree(aside, ignore_errors=True)
-    attributes: dict[str, Any] = {MANIFEST: asdict(manifest)}
+    attributes: dict[str, Any] = {MANIFEST: asdict(manifest), SNAPSHOT: manifest.snapshot}
     zarr.create_group(aside, zarr_format=3, attributes=attributes)
     sync(aside / "zarr.json")
     (aside / "zarr.json").replace(store / "zarr.json")
     sync(store)
+
+
+def metadata_digest(root: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over names and contents of files below `root`, the ``zarr.json`` of groups and arrays."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -118,6 +118,7 @@ def run(
     """
     loaded = [_load(atlas, None) for atlas in atlases]
     _refuse_equal_names(loaded)
+    _refuse_nameless_metrics(pipelines or [])
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target)
@@ -208,10 +209,24 @@ def _report(unit: Unit, status: str) -> UnitReport:
 
 
 def _load(atlas: AtlasLike, info: str | Path | pd.DataFrame | None) -> Atlas:
-    return atlas if isinstance(atlas, Atlas) else load_atlas(str(atlas), info)
+    if not isinstance(atlas, Atlas):
+        return load_atlas(str(atlas), info)
+    if info is not None:
+        raise RequestError("atlas_info goes with an atlas named by its file; a loaded Atlas has its own.")
+    return atlas
 
 
 def _refuse_equal_names(atlases: Sequence[Atlas]) -> None:
     names = [atlas.name for atlas in atlases]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise RequestError(f"Two atlases are named {repeated[0]!r}; name one of them NAME=FILE.")
+
+
+def _refuse_nameless_metrics(pipelines: Sequence[Pipeline]) -> None:
+    """A unit is found again by its choices' names; two lambdas have the same."""
+    for pipeline in pipelines:
+        if "<" in str(pipeline.parameters()["agg_metric"]):
+            raise RequestError(
+                "agg_metric is a function without a name of its own; define it with def in a module, "
+                "so that its tables can be told from another's."
+            )

@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 
 from ingest.sources import donor_order
-from lake.arrays import missing_shards, open_matrix, read_table
+from lake.arrays import CheckedMatrix, damage_named, open_matrix, read_table
 from lake.errors import RequestError, StoreError
 from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, chunk_rows, shard_rows
 from lake.manifest import DonorEntry, Manifest, load_manifest
@@ -44,7 +44,8 @@ class Lake:
             raise StoreError(
                 f"{path}: no donor is in this store yet; `ahba ingest DIR --store {path}` puts them in."
             )
-        self._root = zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=False)
+        with damage_named(self.path):
+            self._root = zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=False)
         self.manifest: Manifest = load_manifest(self._root)
 
     def __repr__(self) -> str:
@@ -132,9 +133,11 @@ class Lake:
         return joined
 
     def _donor_matrix(self, entry: DonorEntry, name: str) -> da.Array:
-        array = open_matrix(self._group(entry.group), name)
-        if self._local is not None and (gone := missing_shards(self._local / entry.group / name, array)):
-            raise StoreError(f"{self.path}/{entry.group}/{name}/{gone[0]} is missing; see `ahba verify`.")
+        where = f"{self.path}/{entry.group}/{name}"
+        with damage_named(where):
+            stored = open_matrix(self._group(entry.group), name)
+        array = CheckedMatrix(stored, where, self._local / entry.group / name if self._local else None)
+        array.refuse_missing()
         rows = min(TASK_CHUNKS * chunk_rows(entry.n_samples), shard_rows(entry.n_samples))
         # The name makes equal reads equal tasks, and stays the same between processes.
         token = f"{self.snapshot}-{entry.group}-{name}"
@@ -147,9 +150,7 @@ class Lake:
         return table
 
     def _group(self, path: str) -> zarr.Group:
-        try:
+        with damage_named(f"{self.path}/{path}"):
             group = self._root[path]
-        except KeyError:
-            raise StoreError(f"{self.path}/{path} is missing; see `ahba verify`.") from None
         assert isinstance(group, zarr.Group)  # noqa: S101 - narrows the type
         return group

@@ -6,6 +6,7 @@ where that file is, the unit is whole. Every file carries its provenance in its 
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from transforms.workflow import RegionTables
 
 PROVENANCE = b"ahba_lake"
 PART = "part-0.parquet"
+LEFTOVER = re.compile(r"\..+\.(\d+)\.wip")  # as `written_aside` names it
 GENES_PER_ROW_GROUP = 2048  # so that one gene is found by reading a small part of the file
 
 
@@ -71,15 +73,14 @@ class Unit:
         RequestError
             If it is there, but made with another atlas of the same name.
         """
-        if not self.path("expression").exists():
-            return False
-        made_with = read_provenance(self.path("expression"))["atlas"]["fingerprint"]
-        if made_with != fingerprint:
-            raise RequestError(
-                f"{self.out} holds tables of another atlas named {self.atlas!r}; "
-                "give this one another name (NAME=FILE) or write to another directory."
-            )
-        return not donors or self.path("donor_expression").exists()
+        for path in (self.regions, self.path("expression")):
+            if path.exists() and read_provenance(path)["atlas"]["fingerprint"] != fingerprint:
+                raise RequestError(
+                    f"{self.out} holds tables of another atlas named {self.atlas!r}; "
+                    "give this one another name (NAME=FILE) or write to another directory."
+                )
+        wanted = ("expression", "donor_expression") if donors else ("expression",)
+        return all(self.path(table).exists() for table in wanted)
 
 
 def write_unit(
@@ -87,8 +88,9 @@ def write_unit(
 ) -> None:
     """Write every table of a unit, the expression last."""
     _write_json(unit.parameters, provenance["pipeline_choices"])
-    _write_frame(unit.regions, regions_frame(atlas), provenance)
-    _write_frame(unit.genes, tables.genes, provenance)
+    # These two are shared by units, so they tell only what all of these have in common.
+    _write_frame(unit.regions, regions_frame(atlas), _only(provenance, "atlas", "software"))
+    _write_frame(unit.genes, tables.genes, provenance["pipeline_choices"])
     _write_frame(unit.path("counts"), counts_frame(tables.counts), provenance)
     if donors:
         parts = [_by_gene(table).assign(donor=donor) for donor, table in tables.donor_expression.items()]
@@ -133,6 +135,10 @@ def _write_frame(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any])
         )
 
 
+def _only(provenance: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: provenance[name] for name in names}
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -153,9 +159,19 @@ def written_aside(path: Path) -> Iterator[Path]:
 def clear_leftovers(out: Path) -> None:
     """Remove what writers that were killed left beside the tables."""
     for path in out.glob("**/.*.wip"):
-        writer = int(path.name.split(".")[-2])
-        if writer != os.getpid() and not Path(f"/proc/{writer}").exists():
+        writer = LEFTOVER.fullmatch(path.name)
+        if writer and not _is_running(int(writer[1])):
             path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

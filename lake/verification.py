@@ -1,6 +1,6 @@
 """Checking a store: every chunk is read, every checksum and invariant looked at."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ import zarr
 from numpy.typing import NDArray
 
 from lake.arrays import missing_shards, open_matrix, read_table
-from lake.errors import StoreError
-from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, Variable
-from lake.manifest import DonorEntry
+from lake.errors import DamageError
+from lake.ingestion import COMMON_TABLES, common_metadata
+from lake.layout import MATRICES, SAMPLES, Variable
+from lake.manifest import DonorEntry, metadata_digest
 from lake.store import Lake
 
 Progress = Callable[[str, int, int], None]
@@ -49,7 +50,7 @@ def verify(store: Lake, *, progress: Progress | None = None) -> list[Damage]:
         Empty if the store is whole.
     """
     root = zarr.open_group(store.path, mode="r", zarr_format=3, use_consolidated=False)
-    found = list(_check_tables(root, store))
+    found = [*_check_tables(root, store), *_check_metadata(store)]
     for donor in store.donors:
         entry = store.manifest.donors[donor]
         for done, variable in enumerate(MATRICES, start=1):
@@ -60,11 +61,7 @@ def verify(store: Lake, *, progress: Progress | None = None) -> list[Damage]:
 
 
 def _check_tables(root: zarr.Group, store: Lake) -> Iterator[Damage]:
-    tables: list[tuple[str, tuple[Variable, ...]]] = [
-        ("probes", PROBES),
-        ("ontology", ONTOLOGY),
-        ("donors", DONORS),
-    ]
+    tables: list[tuple[str, tuple[Variable, ...]]] = list(COMMON_TABLES.items())
     tables += [(entry.group, SAMPLES) for entry in store.manifest.donors.values()]
     for path, variables in tables:
         for variable in variables:
@@ -74,6 +71,23 @@ def _check_tables(root: zarr.Group, store: Lake) -> Iterator[Damage]:
                 read_table(group, [variable])
             except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a codec raise
                 yield Damage(f"{path}/{variable.name}", _describe(error))
+
+
+def _check_metadata(store: Lake) -> Iterator[Damage]:
+    path, damage = Path(store.path), "its metadata (a zarr.json) are not as they were written"
+    if _digest(path, common_metadata(path)) != store.manifest.metadata:
+        yield Damage(f"{', '.join(COMMON_TABLES)} or microarray", damage)
+    for entry in store.manifest.donors.values():
+        group = path / entry.group
+        if _digest(group, group.rglob("zarr.json")) != entry.metadata:
+            yield Damage(entry.group, damage)
+
+
+def _digest(root: Path, files: Iterable[Path]) -> str:
+    try:
+        return metadata_digest(root, files)
+    except FileNotFoundError:
+        return ""
 
 
 def _check_matrix(
@@ -127,6 +141,8 @@ def _check_invariants(store: Lake) -> Iterator[Damage]:
 
 
 def _describe(error: Exception) -> str:
+    if isinstance(error, DamageError):
+        return error.what
     if isinstance(error, KeyError | FileNotFoundError):
         return "is missing"
-    return str(error) if isinstance(error, StoreError) else f"does not read: {str(error).splitlines()[0]}"
+    return f"does not read ({next(iter(str(error).splitlines()), type(error).__name__)})"

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class Resource:
         Offsets in the body at which the connection is cut, one an answer.
     reset : bool
         Whether a cut is a TCP reset, which may lose bytes under way, or an orderly end.
+    stall : float
+        Seconds of silence before a cut.
     statuses : list of int
         Statuses to fail with first, one an answer.
     declared : int or None
@@ -41,6 +44,7 @@ class Resource:
     ranges: bool = True
     breaks: list[int] = field(default_factory=list)
     reset: bool = False
+    stall: float = 0.0
     statuses: list[int] = field(default_factory=list)
     declared: int | None = None
     framing: str = "length"
@@ -153,6 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunks(piece, ended=cut is None)
         else:
             self.wfile.write(piece)
+        if cut is not None:
+            self.wfile.flush()
+            time.sleep(resource.stall)
         if cut is not None or resource.declared is not None or resource.framing == "close":
             self._hang_up(reset=resource.reset and cut is not None)
 

@@ -331,8 +331,9 @@ def test_a_gifti_does_not_make_us_open_another_file(tmp_path):
     path = tmp_path / "lh.x.label.gii"
     path.write_text(
         '<?xml version="1.0"?><GIFTI Version="1.0" NumberOfDataArrays="1">'
-        '<DataArray Intent="NIFTI_INTENT_LABEL" DataType="NIFTI_TYPE_INT32" ArrayIndexingOrder="RowMajorOrder" '
-        f'Dimensionality="1" Dim0="{VERTICES}" Encoding="ExternalFileBinary" Endian="LittleEndian" '
+        '<DataArray Intent="NIFTI_INTENT_LABEL" DataType="NIFTI_TYPE_INT32" '
+        f'ArrayIndexingOrder="RowMajorOrder" Dimensionality="1" Dim0="{VERTICES}" '
+        'Encoding="ExternalFileBinary" Endian="LittleEndian" '
         'ExternalFileName="secret" ExternalFileOffset="0"><Data/></DataArray></GIFTI>'
     )
     with refused("ExternalFileBinary is not supported"):

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 from transforms.aggregate import METRICS
@@ -143,7 +144,7 @@ def _one_of(options: Iterable[str | None]) -> Callable[[str, Any], Any]:
 
 def _number(low: float, high: float) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, Real) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not low <= value <= high:
             raise ChoiceError(f"{name}={value!r}: a number from {low:g} to {high:g} is needed.")
         return float(value)
@@ -173,12 +174,14 @@ def _metric(name: str, value: Any) -> Any:
 
 
 def _donors(name: str, value: Any) -> str | tuple[str, ...]:
-    if isinstance(value, str):
-        return value if value == "all" else (value,)
-    chosen = tuple(str(donor) for donor in value)
+    if isinstance(value, str | int):
+        return value if value == "all" else (str(value),)
+    if not isinstance(value, Iterable):
+        raise ChoiceError(f"{name}={value!r}: donor numbers or uids are needed, or 'all'.")
+    chosen = {str(donor) for donor in value}  # in whichever order, they are the same choice
     if not chosen:
         raise ChoiceError(f"{name} is empty: name at least one donor, or 'all'.")
-    return chosen
+    return tuple(sorted(chosen, key=lambda donor: (len(donor), donor)))
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
