@@ -26,7 +26,8 @@ from ingest.simulated_probes import (
     simulated_probes,
     simulated_signal,
 )
-from ingest.sources import MICROARRAY_FILES, SourceFile, donor_order
+from ingest.simulated_rnaseq import RNASEQ_DONORS, rnaseq_files, simulated_genes
+from ingest.sources import MICROARRAY_FILES, RNASEQ_FILES, SourceFile, donor_order
 from ingest.tables import read_ontology, read_samples
 
 Progress = Callable[[str, int, int], None]
@@ -40,6 +41,13 @@ brain. Well ids and places are those of true samples (corrected MNI coordinates,
 mostly true ones (re-annotation, Arnatkeviciute et al. 2019); every expression value is invented.
 donor {{donor}}, {{n_probes}} probes, {{n_samples}} samples, seed {{seed}}
 """
+_CONTENTS = f"""{_README_START}: these files are made up, for testing and trying things out.
+They have the form of the Allen Human Brain Atlas (RNA-seq), but hold no measurement of any brain.
+Every name of a sample or run begins with "simulated"; gene symbols and Entrez ids are mostly true ones.
+donor {{donor}}, seed {{seed}}
+"""
+# The text that says so, and the files it stands for.
+_README_NAMES = {"Readme.txt": MICROARRAY_FILES, "Contents.txt": RNASEQ_FILES}
 
 
 def simulate(
@@ -50,6 +58,7 @@ def simulate(
     samples_scale: float = 1.0,
     seed: int = 0,
     metadata: Path | None = None,
+    rnaseq: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write simulated microarray files of some donors, in the published format.
@@ -72,13 +81,15 @@ def simulate(
     metadata : pathlib.Path, optional
         Folder with true ``normalized_microarray_donor<ID>/SampleAnnot.csv`` and an ``Ontology.csv`` (there,
         or beside each SampleAnnot.csv), to be taken byte for byte instead of simulated ones.
+    rnaseq : bool
+        Write ``rnaseq_donor<ID>`` folders, too, for those of donors 9861 and 10021 that are asked for.
     progress : callable, optional
         Called with donor, rows done and rows in all after each block.
 
     Returns
     -------
     list of pathlib.Path
-        The folders, in ascending donor number.
+        The microarray folders, in ascending donor number, then those of RNA-seq.
 
     Raises
     ------
@@ -95,8 +106,11 @@ def simulate(
     _check(probes, samples_scale, seed, metadata)
     published = {donor: _metadata_files(metadata, donor) for donor in chosen if metadata is not None}
     folders = [directory / f"normalized_microarray_donor{donor}" for donor in chosen]
+    sequenced = _sequenced(directory, chosen) if rnaseq else {}
     for folder in folders:
-        _refuse_real(folder)
+        _refuse_real(folder, "Readme.txt")
+    for folder in sequenced.values():
+        _refuse_real(folder, "Contents.txt")
     made_up = simulated_probes(probes, seed)
     signal = simulated_signal(made_up, seed)
     probes_csv = _probes_csv(made_up.table)
@@ -107,10 +121,16 @@ def simulate(
         else:
             samples, files = _invented_samples(donor, samples_scale, seed)
         readme = _README.format(donor=donor, n_probes=probes, n_samples=len(samples.annotation), seed=seed)
-        _begin(folder, readme)
+        own_signal = donor_signal(signal, donor, samples)
+        _begin(folder, "Readme.txt", readme)
         _write_tables(folder, {"Probes.csv": probes_csv, **files})
-        _write_matrices(folder, identifiers, donor_signal(signal, donor, samples), progress)
-    return folders
+        _write_matrices(folder, identifiers, own_signal, progress)
+        if donor in sequenced:
+            genes = simulated_genes(made_up, signal.level, seed)
+            _begin(sequenced[donor], "Contents.txt", _CONTENTS.format(donor=donor, seed=seed))
+            ontology = {"Ontology.csv": files["Ontology.csv"]}
+            _write_tables(sequenced[donor], rnaseq_files(genes, own_signal, samples, seed) | ontology)
+    return folders + list(sequenced.values())
 
 
 def is_simulated(probes: pd.DataFrame) -> bool:
@@ -150,6 +170,14 @@ def _check(probes: int, samples_scale: float, seed: int, metadata: Path | None) 
         raise InputError(f"seed: {seed}; choose a whole number from 0 on.")
     if metadata is not None and samples_scale != 1:
         raise InputError("samples_scale: metadata are taken as they are; leave it at 1, or give no metadata.")
+
+
+def _sequenced(directory: Path, chosen: Sequence[str]) -> dict[str, Path]:
+    """Where the RNA-seq of each donor goes that has some."""
+    folders = {donor: directory / f"rnaseq_donor{donor}" for donor in chosen if donor in RNASEQ_DONORS}
+    if not folders:
+        raise InputError(f"rnaseq: only donors {' and '.join(RNASEQ_DONORS)} have it; choose one of them.")
+    return folders
 
 
 def _metadata_files(metadata: Path, donor: str) -> dict[str, Path]:
@@ -210,20 +238,20 @@ def _lines(rows: Sequence[Sequence[str]]) -> bytes:
     return "".join(f"{','.join(row)}\n" for row in rows).encode()
 
 
-def _refuse_real(folder: Path) -> None:
+def _refuse_real(folder: Path, readme_name: str) -> None:
     """Never write over measured data."""
-    readme = folder / "Readme.txt"
-    there = [name for name in MICROARRAY_FILES if (folder / name).exists()]
+    readme = folder / readme_name
+    there = [name for name in _README_NAMES[readme_name] if (folder / name).exists()]
     if there and not (readme.is_file() and readme.read_bytes().startswith(_README_START.encode())):
         raise InputError(f"{folder}: {there[0]} there is not simulated; choose another directory.")
 
 
-def _begin(folder: Path, readme: str) -> None:
+def _begin(folder: Path, readme_name: str, readme: str) -> None:
     """Empty the folder of former simulated files, and mark it before any other file is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in MICROARRAY_FILES:
+    for name in _README_NAMES[readme_name]:
         (folder / name).unlink(missing_ok=True)
-    with _whole_file(folder / "Readme.txt") as stream:
+    with _whole_file(folder / readme_name) as stream:
         stream.write(readme.encode())
 
 

@@ -13,9 +13,8 @@ from typing import IO
 from ingest.errors import InputError
 
 MICROARRAY_FILES = ("MicroarrayExpression.csv", "PACall.csv", "Probes.csv", "SampleAnnot.csv", "Ontology.csv")
+RNASEQ_FILES = ("RNAseqTPM.csv", "RNAseqCounts.csv", "Genes.csv", "SampleAnnot.csv", "Ontology.csv")
 
-_FOLDER = re.compile(r"normalized_microarray_donor(\w+)")
-_ARCHIVE = re.compile(r"(?:normalized_microarray_)?donor(\w+)\.zip")
 _BLOCK = 1 << 20  # small enough to stay in the processor cache and to leave no large holes in memory
 
 
@@ -85,7 +84,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class DonorFiles:
-    """The published microarray files of one donor, by their names in `MICROARRAY_FILES`."""
+    """The published files of one donor, by their names in `MICROARRAY_FILES` or `RNASEQ_FILES`."""
 
     donor: str
     files: dict[str, SourceFile]
@@ -97,6 +96,43 @@ class DonorFiles:
     def size(self) -> int:
         """Bytes of all files together, uncompressed."""
         return sum(file.size for file in self.files.values())
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How the files of one assay are called and kept.
+
+    Attributes
+    ----------
+    files : tuple of str
+        What each donor has.
+    level : str
+        abagen's folder for all donors.
+    folder, archive, kept_archive : re.Pattern
+        A donor's folder; a donor's zip; and a donor's zip as abagen keeps it inside the folder.
+    """
+
+    files: tuple[str, ...]
+    level: str
+    folder: re.Pattern[str]
+    archive: re.Pattern[str]
+    kept_archive: re.Pattern[str]
+
+
+_MICROARRAY = _Kind(
+    MICROARRAY_FILES,
+    "microarray",
+    re.compile(r"normalized_microarray_donor(\w+)"),
+    re.compile(r"(?:normalized_microarray_)?donor(\w+)\.zip"),
+    re.compile(r"(?:normalized_microarray_)?donor(\w+)\.zip"),
+)
+_RNASEQ = _Kind(
+    RNASEQ_FILES,
+    "rnaseq",
+    re.compile(r"rnaseq_donor(\w+)"),
+    re.compile(r"rnaseq_donor(\w+)\.zip"),
+    re.compile(r"(?:rnaseq_)?donor(\w+)\.zip"),
+)
 
 
 def find_donors(directory: Path) -> dict[str, DonorFiles]:
@@ -119,17 +155,32 @@ def find_donors(directory: Path) -> dict[str, DonorFiles]:
     InputError
         If there is no such directory, no donor in it, a donor twice, or a donor without all its files.
     """
-    if not directory.is_dir():
-        raise InputError(f"{directory}: there is no such directory; `ahba fetch {directory}` would fill one.")
-    found: dict[str, dict[str, SourceFile]] = {}
-    for place in _places(directory):
-        _add_place(found, place)
+    found = _find(directory, _MICROARRAY)
     if not found:
         raise InputError(
             f"{directory}: no folder normalized_microarray_donor<ID> and no donor zip in it; "
             f"`ahba fetch {directory}` downloads them, `ahba simulate {directory}` makes some up."
         )
-    return {donor: DonorFiles(donor, found[donor]) for donor in sorted(found, key=donor_order)}
+    return found
+
+
+def find_rnaseq(directory: Path) -> dict[str, DonorFiles]:
+    """Find every donor's RNA-seq files below a directory.
+
+    Accepts what ``ahba fetch --what rnaseq`` leaves, abagen's data directory (with or without its ``rnaseq``
+    level), a single donor's folder, and zips that are not extracted.
+
+    Returns
+    -------
+    dict of str to DonorFiles
+        By donor, in ascending donor number; empty where there is none.
+
+    Raises
+    ------
+    InputError
+        If there is no such directory, a donor twice, or a donor without all its files.
+    """
+    return _find(directory, _RNASEQ)
 
 
 def donor_order(donor: str) -> tuple[int, str]:
@@ -137,48 +188,57 @@ def donor_order(donor: str) -> tuple[int, str]:
     return (int(donor), donor) if donor.isdigit() else (1 << 62, donor)
 
 
-def _places(directory: Path) -> Iterator[Path]:
-    """The directory itself if it is a donor's, else what lies in it and in its folder ``microarray``."""
+def _find(directory: Path, kind: _Kind) -> dict[str, DonorFiles]:
+    if not directory.is_dir():
+        raise InputError(f"{directory}: there is no such directory; `ahba fetch {directory}` would fill one.")
+    found: dict[str, dict[str, SourceFile]] = {}
+    for place in _places(directory, kind):
+        _add_place(found, place, kind)
+    return {donor: DonorFiles(donor, found[donor]) for donor in sorted(found, key=donor_order)}
+
+
+def _places(directory: Path, kind: _Kind) -> Iterator[Path]:
+    """The directory itself if it is a donor's, else what lies in it and in abagen's folder of the kind."""
     here = directory if directory.name else directory.resolve()  # "." has no name
-    if _FOLDER.fullmatch(here.name):
+    if any(each.folder.fullmatch(here.name) for each in (_MICROARRAY, _RNASEQ)):
         yield here
         return
-    for folder in (directory, directory / "microarray"):
+    for folder in (directory, directory / kind.level):
         if folder.is_dir():
             yield from sorted(folder.iterdir())
 
 
-def _add_place(found: dict[str, dict[str, SourceFile]], place: Path) -> None:
-    if place.is_dir() and (match := _FOLDER.fullmatch(place.name)):
-        files = _folder_files(place)
-    elif place.is_file() and (match := _ARCHIVE.fullmatch(place.name)):
-        files = _archive_files(place)
+def _add_place(found: dict[str, dict[str, SourceFile]], place: Path, kind: _Kind) -> None:
+    if place.is_dir() and (match := kind.folder.fullmatch(place.name)):
+        files = _folder_files(place, kind)
+    elif place.is_file() and (match := kind.archive.fullmatch(place.name)):
+        files = _archive_files(place, kind)
     else:
         return
-    donor = match[1]
-    if donor in found and files["Probes.csv"] != found[donor]["Probes.csv"]:
-        first = found[donor]["Probes.csv"].path
+    donor, any_file = match[1], kind.files[0]
+    if donor in found and files[any_file] != found[donor][any_file]:
+        first = found[donor][any_file].path
         raise InputError(f"Donor {donor} is there twice: {first} and {place}; keep one of them.")
     found[donor] = files
 
 
-def _folder_files(folder: Path) -> dict[str, SourceFile]:
-    archives = [path for path in sorted(folder.iterdir()) if _ARCHIVE.fullmatch(path.name)]
-    missing = [name for name in MICROARRAY_FILES if not (folder / name).is_file()]
+def _folder_files(folder: Path, kind: _Kind) -> dict[str, SourceFile]:
+    archives = [path for path in sorted(folder.iterdir()) if kind.kept_archive.fullmatch(path.name)]
+    missing = [name for name in kind.files if not (folder / name).is_file()]
     if missing and archives:  # abagen keeps a donor's zip inside the donor's folder
-        return _archive_files(archives[0])
+        return _archive_files(archives[0], kind)
     if missing:
         raise InputError(f"{folder}: {', '.join(missing)} missing; fetch or extract this donor again.")
-    return {name: SourceFile(folder / name) for name in MICROARRAY_FILES}
+    return {name: SourceFile(folder / name) for name in kind.files}
 
 
-def _archive_files(path: Path) -> dict[str, SourceFile]:
+def _archive_files(path: Path, kind: _Kind) -> dict[str, SourceFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: not a whole zip ({error}); download it again.") from error
-    missing = [name for name in MICROARRAY_FILES if name not in names]
+    missing = [name for name in kind.files if name not in names]
     if missing:
         raise InputError(f"{path}: {', '.join(missing)} missing in the zip; download it again.")
-    return {name: SourceFile(path, name) for name in MICROARRAY_FILES}
+    return {name: SourceFile(path, name) for name in kind.files}

@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,8 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
-def _identifier(text: str) -> int:
+def identifier(text: str) -> int:
+    """Parse an id: a whole number from 0 on."""
     number = _whole_number(text)
     if number < 0:
         raise ValueError("is negative, which no id is")
@@ -64,7 +65,8 @@ def _optional_whole_number(text: str) -> int:
     return _whole_number(text) if text else NO_NUMBER
 
 
-def _number(text: str) -> float:
+def finite_number(text: str) -> float:
+    """Parse a number as every tool writes it."""
     if not _NUMBER.fullmatch(text):
         raise ValueError("is not a finite number")
     value = float(text)
@@ -79,52 +81,53 @@ def _hemisphere(text: str) -> str:
     return text or "B"
 
 
-def _text(text: str) -> str:
+def plain_text(text: str) -> str:
+    """Take any text."""
     return text
 
 
 Parser = Callable[[str], object]
 DTYPES: dict[Parser, type] = {
     _whole_number: np.int64,
-    _identifier: np.int64,
+    identifier: np.int64,
     _optional_whole_number: np.int64,
-    _number: np.float64,
+    finite_number: np.float64,
     _hemisphere: object,
-    _text: object,
+    plain_text: object,
 }
 PROBE_COLUMNS: dict[str, Parser] = {
-    "probe_id": _identifier,
-    "probe_name": _text,
+    "probe_id": identifier,
+    "probe_name": plain_text,
     "gene_id": _optional_whole_number,
-    "gene_symbol": _text,
-    "gene_name": _text,
+    "gene_symbol": plain_text,
+    "gene_name": plain_text,
     "entrez_id": _optional_whole_number,
-    "chromosome": _text,
+    "chromosome": plain_text,
 }
 SAMPLE_COLUMNS: dict[str, Parser] = {
-    "structure_id": _identifier,
+    "structure_id": identifier,
     "slab_num": _whole_number,
-    "well_id": _identifier,
-    "slab_type": _text,
-    "structure_acronym": _text,
-    "structure_name": _text,
+    "well_id": identifier,
+    "slab_type": plain_text,
+    "structure_acronym": plain_text,
+    "structure_name": plain_text,
     "polygon_id": _whole_number,
     "mri_voxel_x": _whole_number,
     "mri_voxel_y": _whole_number,
     "mri_voxel_z": _whole_number,
-    "mni_x": _number,
-    "mni_y": _number,
-    "mni_z": _number,
+    "mni_x": finite_number,
+    "mni_y": finite_number,
+    "mni_z": finite_number,
 }
 ONTOLOGY_COLUMNS: dict[str, Parser] = {
-    "id": _identifier,
-    "acronym": _text,
-    "name": _text,
+    "id": identifier,
+    "acronym": plain_text,
+    "name": plain_text,
     "parent_structure_id": _optional_whole_number,
     "hemisphere": _hemisphere,
     "graph_order": _whole_number,
-    "structure_id_path": _text,
-    "color_hex_triplet": _text,
+    "structure_id_path": plain_text,
+    "color_hex_triplet": plain_text,
 }
 
 
@@ -170,8 +173,8 @@ def read_probes(file: SourceFile) -> Table:
     Arnatkeviciute et al. 2019, NeuroImage 189:353, table of re-annotated probes.
     """
     problems = Problems(str(file))
-    table = _read(file, PROBE_COLUMNS, problems)
-    _note_repeated(problems, table, ("probe_id", "probe_name"))
+    table = read_columns(file, PROBE_COLUMNS, problems)
+    note_repeated(problems, table, ("probe_id", "probe_name"))
     problems.raise_if_any()
     frame = table.frame
     new = reannotation().set_index("probe_name").reindex(frame["probe_name"])
@@ -191,8 +194,8 @@ def read_ontology(file: SourceFile) -> Table:
         has none, and ``structure``: the class of `STRUCTURE_CLASSES`, "" where there is none.
     """
     problems = Problems(str(file))
-    table = _read(file, ONTOLOGY_COLUMNS, problems)
-    _note_repeated(problems, table, ("id",))
+    table = read_columns(file, ONTOLOGY_COLUMNS, problems)
+    note_repeated(problems, table, ("id",))
     problems.raise_if_any()
     frame = table.frame.rename(columns={"id": "structure_id"})
     frame["structure"] = [structure_class(path) for path in frame["structure_id_path"]]
@@ -232,8 +235,8 @@ def read_samples(file: SourceFile, ontology: pd.DataFrame) -> Table:
         With every wrong cell, repeated well and structure that the ontology lacks.
     """
     problems = Problems(str(file))
-    table = _read(file, SAMPLE_COLUMNS, problems)
-    _note_repeated(problems, table, ("well_id",))
+    table = read_columns(file, SAMPLE_COLUMNS, problems)
+    note_repeated(problems, table, ("well_id",))
     frame = table.frame
     structures = ontology.set_index("structure_id")
     known = frame["structure_id"].isin([*structures.index, NO_NUMBER])
@@ -252,10 +255,15 @@ def read_samples(file: SourceFile, ontology: pd.DataFrame) -> Table:
     return table
 
 
-def _read(file: SourceFile, columns: dict[str, Parser], problems: Problems) -> Table:
+def read_columns(
+    file: SourceFile,
+    columns: dict[str, Parser],
+    problems: Problems,
+    dtypes: Mapping[Parser, type] = DTYPES,
+) -> Table:
     """Parse what can be parsed; rows and cells that cannot are told to `problems`."""
-    data = _read_bytes(file)
-    rows = list(_rows(file, _decode(file, data)))
+    data = read_bytes(file)
+    rows = list(text_rows(file, data))
     header = rows[0][1] if rows else []
     if header != list(columns):
         problems.add(f"the header is {_shown_header(header)}, expected {','.join(columns)!r}", line=1)
@@ -271,7 +279,7 @@ def _read(file: SourceFile, columns: dict[str, Parser], problems: Problems) -> T
     lines, cells = zip(*whole, strict=True)
     frame = pd.DataFrame(
         {
-            name: pd.Series(_parse_column(problems, lines, name, texts, parser), dtype=DTYPES[parser])
+            name: pd.Series(_parse_column(problems, lines, name, texts, parser), dtype=dtypes[parser])
             for (name, parser), texts in zip(columns.items(), zip(*cells, strict=True), strict=True)
         }
     )
@@ -282,7 +290,8 @@ def _shown_header(names: list[str]) -> str:
     return repr(",".join(names)[:MOST_HEADER_SHOWN])
 
 
-def _read_bytes(file: SourceFile) -> bytes:
+def read_bytes(file: SourceFile) -> bytes:
+    """All of a file, which must be one of the smaller ones."""
     with file.open() as stream:
         data = stream.read(LARGEST_TABLE + 1)
     if not data:
@@ -311,8 +320,9 @@ def _decode(file: SourceFile, data: bytes) -> str:
     return text
 
 
-def _rows(file: SourceFile, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def text_rows(file: SourceFile, data: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Lines of a CSV file, each with its number and its fields."""
+    reader = csv.reader(io.StringIO(_decode(file, data), newline=""), strict=True)
     try:
         for row in reader:
             yield reader.line_num, row
@@ -333,7 +343,8 @@ def _parse_column(
     return values
 
 
-def _note_repeated(problems: Problems, table: Table, columns: Iterable[str]) -> None:
+def note_repeated(problems: Problems, table: Table, columns: Iterable[str]) -> None:
+    """Tell the values of each column that are there a second time."""
     for name in columns:
         parsed = table.frame[name] != NO_NUMBER  # stands for cells that are no number
         for row in np.flatnonzero(table.frame[name].duplicated() & parsed):

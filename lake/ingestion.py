@@ -11,8 +11,10 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +28,7 @@ from ingest.errors import InputError
 from ingest.matrices import Matrix
 from ingest.reference import donors as published_donors
 from ingest.simulate import is_simulated
-from ingest.sources import DonorFiles, find_donors
+from ingest.sources import DonorFiles, SourceFile, find_donors
 from ingest.tables import read_ontology, read_probes, read_samples
 from lake.arrays import create_matrix, write_table
 from lake.errors import RequestError, StoreError
@@ -46,6 +48,7 @@ LOG = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 Status = Literal["ingested", "replaced", "present"]
 
+WRITERS = 2
 LOCK = ".lock"
 COMMON_TABLES = {"probes": PROBES, "ontology": ONTOLOGY, "donors": DONORS}
 MATRIX_FILES = {"expression": "MicroarrayExpression.csv", "detected": "PACall.csv"}
@@ -172,7 +175,7 @@ def _ingest_donor(store: Path, files: DonorFiles, replace: bool, progress: Progr
             f"Donor {files.donor}: the published files differ from those in the store; "
             "pass --replace to take the new ones, or check which are right."
         )
-    tables = _read_tables(files)
+    tables = _read_tables(store, manifest, files)
     if manifest is None:
         manifest = _start_store(store, tables)
     else:
@@ -204,13 +207,26 @@ class _DonorTables:
     sources: dict[str, dict[str, Any]]
 
 
-def _read_tables(files: DonorFiles) -> _DonorTables:
+def _read_tables(store: Path, manifest: Manifest | None, files: DonorFiles) -> _DonorTables:
     ontology = read_ontology(files["Ontology.csv"])
-    probes = read_probes(files["Probes.csv"])
     samples = read_samples(files["SampleAnnot.csv"], ontology.frame)
-    read = {"Ontology.csv": ontology, "Probes.csv": probes, "SampleAnnot.csv": samples}
-    sources = {name: {"size": table.size, "sha256": table.sha256} for name, table in read.items()}
-    return _DonorTables(files, sort_by_gene(probes.frame), ontology.frame, samples.frame, sources)
+    probes, probes_source = _read_probes(store, manifest, files["Probes.csv"])
+    sources = {
+        "Ontology.csv": {"size": ontology.size, "sha256": ontology.sha256},
+        "Probes.csv": probes_source,
+        "SampleAnnot.csv": {"size": samples.size, "sha256": samples.sha256},
+    }
+    return _DonorTables(files, probes, ontology.frame, samples.frame, sources)
+
+
+def _read_probes(
+    store: Path, manifest: Manifest | None, file: SourceFile
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Probes in store order; a file that another donor came with is not parsed a second time."""
+    source = {"size": file.size, "sha256": file.sha256()}
+    if manifest and any(entry.sources["Probes.csv"] == source for entry in manifest.donors.values()):
+        return Lake(store).probes, source
+    return sort_by_gene(read_probes(file).frame), source
 
 
 def sort_by_gene(probes: pd.DataFrame) -> pd.DataFrame:
@@ -362,14 +378,17 @@ def _scatter(matrix: Matrix, scratch: _Scratch, probe_ids: NDArray[np.int64], re
 
 
 def _write_matrix(group: zarr.Group, variable: Variable, scratch: _Scratch, n_probes: int) -> None:
-    """Write shard by shard, and read each back: what is published is what was parsed, to the last bit."""
+    """Write shard by shard, two at a time."""
     array = create_matrix(group, variable, n_probes, scratch.n_samples)
-    step = shard_rows(scratch.n_samples)
-    for start in range(0, n_probes, step):
-        stop = min(start + step, n_probes)
-        values = scratch.get(start, stop)
-        array[start:stop] = values
-        if not np.array_equal(array[start:stop], values):
-            raise StoreError(
-                f"{group.store_path}: {variable.name} reads back differently; is the disk at fault?"
-            )
+    starts = range(0, n_probes, shard_rows(scratch.n_samples))
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(partial(_write_shard, array, scratch), starts))
+
+
+def _write_shard(array: zarr.Array[Any], scratch: _Scratch, start: int) -> None:
+    """Write a shard and read it back: what is published is what was parsed, to the last bit."""
+    stop = min(start + shard_rows(scratch.n_samples), array.shape[0])
+    values = scratch.get(start, stop)
+    array[start:stop] = values
+    if not np.array_equal(array[start:stop], values):
+        raise StoreError(f"{array.store_path} reads back differently; is the disk at fault?")

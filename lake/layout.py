@@ -21,7 +21,7 @@ CITATION = (
 SIMULATED_NOTE = "SIMULATED data: made up by `ahba simulate`, no measurement of any brain."
 
 CHUNK_ROWS, CHUNK_BYTES = 256, 4 << 20
-SHARD_ROWS, SHARD_BYTES = 8192, 64 << 20
+SHARD_ROWS, SHARD_BYTES = 2048, 16 << 20
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,11 @@ def chunk_rows(n_samples: int) -> int:
 
 
 def shard_rows(n_samples: int) -> int:
-    """Probes in a shard (a file): 8,192, fewer where it would exceed 64 MiB before compression."""
+    """Probes in a shard (a file): 2,048, fewer where it would exceed 16 MiB before compression.
+
+    Against 8,192, measured on 946 samples: written 1.7 x faster in a quarter of the memory, read
+    as fast; a donor of the AHBA is 29 files a matrix instead of 8.
+    """
     return max(_fitting(SHARD_ROWS, 8 * n_samples, SHARD_BYTES), chunk_rows(n_samples))
 
 

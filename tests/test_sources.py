@@ -183,7 +183,7 @@ def test_damage_inside_a_zip_is_told_when_it_is_read(part: float, archive: Path)
         lambda data: data[:place] + bytes(b ^ 0xFF for b in data[place : place + 64]) + data[place + 64 :],
     )
     files = find_donors(archive.parent)["9861"]
-    with pytest.raises(InputError, match="the zip is damaged .* download it again"):
+    with pytest.raises(InputError, match=r"the zip is damaged .* download it again"):
         [files[name].sha256() for name in MICROARRAY_FILES]
 
 
@@ -195,7 +195,7 @@ def test_a_zip_with_a_password_is_told(archive: Path) -> None:
         ),
     )
     files = find_donors(archive.parent)["9861"]
-    with pytest.raises(InputError, match="the zip is damaged .*(encrypted|password)"):
+    with pytest.raises(InputError, match=r"the zip is damaged .*(encrypted|password)"):
         files["Probes.csv"].sha256()
 
 
