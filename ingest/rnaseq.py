@@ -270,7 +270,7 @@ def read_rnaseq_matrix(file: SourceFile, symbols: Sequence[str], n_samples: int)
     rows = _MatrixRows(symbols, n_samples, Problems(str(file)))
     for line, cells in text_rows(file, data):
         rows.take(line, cells)
-        if rows.problems.full:
+        if rows.problems.more:
             break
     rows.note_missing()
     rows.problems.raise_if_any()
@@ -299,8 +299,6 @@ class _MatrixRows:
 
     def _take_whole(self, line: int, symbol: str, cells: list[str]) -> None:
         numbers = _numbers(cells)
-        if numbers is None:
-            self._note_cells(line, cells)
         if symbol not in self._place:
             self.problems.add(f"gene {shown(symbol)} is not in Genes.csv", line=line, column=1)
         elif symbol in self._line_of:
@@ -312,6 +310,8 @@ class _MatrixRows:
             self._line_of[symbol] = line
             if numbers is not None:
                 self.values[self._place[symbol]] = numbers
+        if numbers is None:
+            self._note_cells(line, cells)
 
     def _note_cells(self, line: int, cells: Iterable[str]) -> None:
         for column, cell in enumerate(cells, start=2):

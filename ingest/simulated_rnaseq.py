@@ -1,9 +1,9 @@
 """Made-up RNA-seq of the two donors who have it, in the published format.
 
-A sequenced sample is a well of the simulated microarray, some of them twice (replicates). A gene's TPM follows
-the field that its probes see (`ingest.simulated_probes`), with noise of its own; some genes of the microarray
-are absent, some are never transcribed (constant), some are known to RNA-seq only. The names of samples and
-runs, which every copy of the data keeps, begin with "simulated".
+A sequenced sample is a well of the simulated microarray, some of them twice (replicates). A gene's TPM
+follows the field that its probes see (`ingest.simulated_probes`), with noise of its own; some genes of the
+microarray are absent, some are never transcribed (constant), some are known to RNA-seq only. The names of
+samples and runs, which every copy of the data keeps, begin with "simulated".
 """
 
 from collections.abc import Iterable
@@ -254,7 +254,8 @@ def _transcripts(
 
 
 def _csv(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode()
 
 
 def _matrix_csv(symbols: Iterable[str], values: FloatArray) -> bytes:

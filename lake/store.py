@@ -13,7 +13,18 @@ import zarr
 from ingest.sources import donor_order
 from lake.arrays import CheckedMatrix, damage_named, open_matrix, read_table
 from lake.errors import RequestError, StoreError
-from lake.layout import DONORS, MATRICES, ONTOLOGY, PROBES, SAMPLES, chunk_rows, shard_rows
+from lake.layout import (
+    DONORS,
+    MATRICES,
+    ONTOLOGY,
+    PROBES,
+    RNASEQ_GENES,
+    RNASEQ_MATRICES,
+    RNASEQ_SAMPLES,
+    SAMPLES,
+    chunk_rows,
+    shard_rows,
+)
 from lake.manifest import DonorEntry, Manifest, load_manifest
 
 # Probes in a task: a multiple of the chunk that divides the shard, large enough that a task
@@ -127,6 +138,70 @@ class Lake:
         variables = {v.name: (v.dims, self._matrix(v.name), {"long_name": v.doc}) for v in MATRICES}
         return xr.Dataset(variables, coordinates, self.manifest.provenance())
 
+    @property
+    def rnaseq_donors(self) -> list[str]:
+        """Donors whose RNA-seq is in the store, ascending."""
+        return sorted(self.manifest.rnaseq, key=donor_order)
+
+    def rnaseq(self, donor: str) -> xr.Dataset:
+        """Open the RNA-seq of one donor.
+
+        Parameters
+        ----------
+        donor : str
+            Donor number or uid.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``tpm`` (gene, sample) float64, transcripts per million, and ``counts`` (gene, sample) float64,
+            as dask arrays. Genes are sorted by symbol and found by it: ``.sel(gene="SST")``. Every column of
+            Genes.csv and SampleAnnot.csv is a coordinate, see `lake.layout.RNASEQ_SAMPLES`; ``well_id`` is
+            the microarray's, and several samples have the same where a well was sequenced twice.
+
+        Raises
+        ------
+        RequestError
+            If the store has no RNA-seq of this donor.
+        StoreError
+            If a file of the store is missing.
+        """
+        (number,) = self.resolve_donors([donor])
+        if number not in self.manifest.rnaseq:
+            raise RequestError(
+                f"The store has no RNA-seq of donor {donor} (it has that of "
+                f"{', '.join(self.rnaseq_donors) or 'none'}); published is that of 9861 and 10021, and "
+                "`ahba fetch DIR --what rnaseq`, then `ahba ingest`, bring it."
+            )
+        entry = self.manifest.rnaseq[number]
+        group = self._group(entry.group)
+        genes, samples = read_table(group, RNASEQ_GENES), read_table(group, RNASEQ_SAMPLES)
+        coordinates = {name: ("gene", column.to_numpy()) for name, column in genes.items()}
+        coordinates |= {name: ("sample", column.to_numpy()) for name, column in samples.items()}
+        coordinates["gene"] = ("gene", genes["gene_symbol"].to_numpy())
+        variables = {
+            v.name: (v.dims, self._donor_matrix(entry, v.name), {"long_name": v.doc, "units": v.unit})
+            for v in RNASEQ_MATRICES
+        }
+        return xr.Dataset(variables, coordinates, {"donor": number, **self.manifest.provenance()})
+
+    def rnaseq_profiles(self, donors: str | Sequence[str] = "all") -> dict[str, pd.DataFrame]:
+        """Mean TPM of every gene in every structure, of each of the donors that has RNA-seq.
+
+        Parameters
+        ----------
+        donors : "all" or sequence of str
+            Donor numbers or uids; those without RNA-seq are left out.
+
+        Returns
+        -------
+        dict of str to pandas.DataFrame
+            Donor -> gene_symbol x structure_id: mean over all samples of the structure, replicates counting
+            as samples (abagen's rule). Constant genes are in it.
+        """
+        chosen = [donor for donor in self.resolve_donors(donors) if donor in self.manifest.rnaseq]
+        return {donor: _structure_means(self.rnaseq(donor)) for donor in chosen}
+
     def _matrix(self, name: str) -> da.Array:
         matrices = [self._donor_matrix(self.manifest.donors[donor], name) for donor in self.donors]
         joined: da.Array = da.concatenate(matrices, axis=1)
@@ -141,7 +216,13 @@ class Lake:
         rows = min(TASK_CHUNKS * chunk_rows(entry.n_samples), shard_rows(entry.n_samples))
         # The name makes equal reads equal tasks, and stays the same between processes.
         token = f"{self.snapshot}-{entry.group}-{name}"
-        lazy: da.Array = da.from_array(array, chunks=(rows, -1), name=f"read-{token}", inline_array=True)
+        lazy: da.Array = da.from_array(
+            array,
+            chunks=(rows, -1),
+            name=f"read-{token}",
+            inline_array=True,
+            meta=np.empty((0, 0), array.dtype),  # or Dask would read to find out
+        )
         return lazy
 
     def _donor_samples(self, donor: str) -> pd.DataFrame:
@@ -154,3 +235,9 @@ class Lake:
             group = self._root[path]
         assert isinstance(group, zarr.Group)  # noqa: S101 - narrows the type
         return group
+
+
+def _structure_means(rnaseq: xr.Dataset) -> pd.DataFrame:
+    genes = pd.Index(rnaseq["gene_symbol"].to_numpy(), name="gene_symbol")
+    structures = pd.Series(rnaseq["structure_id"].to_numpy(), name="structure_id")
+    return pd.DataFrame(rnaseq["tpm"].to_numpy().T, columns=genes).groupby(structures).mean().T

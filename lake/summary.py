@@ -14,7 +14,8 @@ def summarize(store: Lake) -> dict[str, Any]:
     dict
         ``simulated``, ``snapshot``, ``format_version``, ``n_probes``, ``genes`` (published,
         reannotated), ``donors`` (a dict each: donor, uid, age, sex, n_samples, n_cortex,
-        n_uncorrected, stored_bytes, sources), ``licence``, ``citation``, ``software``.
+        n_uncorrected, stored_bytes, sources; ``rnaseq``: None, or a dict of n_samples, n_genes,
+        stored_bytes, sources), ``licence``, ``citation``, ``software``.
     """
     manifest, probes = store.manifest, store.probes
     named = probes.loc[probes["entrez_id"] >= 0, "gene_symbol"]
@@ -45,6 +46,19 @@ def _summarize_donor(store: Lake, donor: str) -> dict[str, Any]:
         "n_samples": entry.n_samples,
         "n_cortex": int((samples["structure"] == "cortex").sum()),
         "n_uncorrected": int(samples["corrected_mni_x"].isna().sum()),
+        "stored_bytes": _stored_bytes(Path(store.path) / entry.group),
+        "sources": entry.sources,
+        "rnaseq": _summarize_rnaseq(store, donor),
+    }
+
+
+def _summarize_rnaseq(store: Lake, donor: str) -> dict[str, Any] | None:
+    entry = store.manifest.rnaseq.get(donor)
+    if entry is None:
+        return None
+    return {
+        "n_samples": entry.n_samples,
+        "n_genes": entry.n_genes,
         "stored_bytes": _stored_bytes(Path(store.path) / entry.group),
         "sources": entry.sources,
     }

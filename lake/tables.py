@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.errors import RequestError
-from transforms.atlas import Atlas
+from transforms.atlas_set import AnyAtlas
 from transforms.workflow import RegionTables
 
 PROVENANCE = b"ahba_lake"
@@ -84,7 +84,7 @@ class Unit:
 
 
 def write_unit(
-    unit: Unit, tables: RegionTables, atlas: Atlas, provenance: Mapping[str, Any], *, donors: bool
+    unit: Unit, tables: RegionTables, atlas: AnyAtlas, provenance: Mapping[str, Any], *, donors: bool
 ) -> None:
     """Write every table of a unit, the expression last."""
     _write_json(unit.parameters, provenance["pipeline_choices"])
@@ -102,7 +102,7 @@ def write_unit(
     _write_frame(unit.path("expression"), _by_gene(tables.expression), provenance)
 
 
-def regions_frame(atlas: Atlas) -> pd.DataFrame:
+def regions_frame(atlas: AnyAtlas) -> pd.DataFrame:
     """The regions of an atlas: region, label, hemisphere, structure, centroid in mm, n_nodes."""
     return atlas.regions.rename_axis("region").reset_index()
 

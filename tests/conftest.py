@@ -1,7 +1,7 @@
 """A small simulated data set and a store made of it, shared by all tests."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import lake
 from ingest.simulate import simulate
 from lake.ingestion import ingest_directory
 from tests.helpers import DONORS, octants, octants_image
+from tests.http_server import Server, serve
 from transforms.atlas import Atlas
 
 
@@ -71,3 +72,18 @@ def only_donors(published: Path, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture(scope="module")
+def running_server() -> Iterator[Server]:
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server on this machine that has nothing yet, asked without a proxy."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    running_server.clear()
+    return running_server

@@ -242,7 +242,7 @@ def test_replacing_again_and_again(published_copy: Path, store_copy: Path) -> No
 def test_a_failing_second_donor_leaves_the_first(published_copy: Path, tmp_path: Path) -> None:
     rewrite(donor_folder(published_copy, "10021") / "PACall.csv", lambda data: data[:-100])
     store = tmp_path / "store.zarr"
-    with pytest.raises(InputError, match="donor10021/PACall.csv"):
+    with pytest.raises(InputError, match=r"donor10021/PACall\.csv"):
         ingest_directory(published_copy, store)
     assert lake.open(store).donors == ["9861"]
     assert verify(lake.open(store)) == []

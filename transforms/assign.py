@@ -10,10 +10,12 @@ Two ways to match a sample with a volume, by name in :data:`MATCHINGS`:
     not depend on the orientation of the file.
 
 On a surface both take the nearest labelled vertex. With info, a region is admissible for a sample if it has
-the sample's structure and, unless it is bilateral, the sample's hemisphere.
+the sample's structure and, unless it is bilateral, the sample's hemisphere; what is not known of a region
+excludes no sample.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -33,6 +35,9 @@ Vote = Callable[[Pairs, Points, Atlas], Elected]
 EQUAL = 1e-9  # mm (or voxels): distances closer than this are equal for `nearest`
 MAX_TOLERANCE = 100.0  # mm; half a head
 PAIRS_AT_ONCE = 2_000_000  # bounds the memory of a search
+BRAIN_MM3 = 1.4e6  # grey and white matter of an adult, brainstem and cerebellum included
+FEW = 0.25  # of the samples that an atlas of its size should have; real ones have more than 0.5
+ENOUGH_TO_TELL = 20  # samples
 
 
 def assign(
@@ -96,9 +101,43 @@ def _admissible(samples: pd.DataFrame, atlas: Atlas) -> Mask:
         column: samples[column].to_numpy(dtype=object)[:, None] == regions[column].to_numpy(dtype=object)
         for column in ("hemisphere", "structure")
     }
-    bilateral = regions["hemisphere"].to_numpy(dtype=object) == "B"
-    mask: Mask = same["structure"] & (same["hemisphere"] | bilateral)
+    anywhere = regions["hemisphere"].isin(["B", ""]).to_numpy(dtype=bool)
+    anything = (regions["structure"] == "").to_numpy(dtype=bool)
+    mask: Mask = (same["structure"] | anything) & (same["hemisphere"] | anywhere)
     return mask
+
+
+def warn_if_misplaced(n_assigned: int, n_samples: int, atlas: Atlas) -> None:
+    """Warn of an atlas that holds far fewer samples than its size should: it may be in another space.
+
+    Parameters
+    ----------
+    n_assigned : int
+        Samples in a region of the atlas.
+    n_samples : int
+        Samples that were matched.
+    atlas : Atlas
+        A volume; a surface takes nearly all samples of the cortex wherever it lies, and is left alone.
+
+    Warns
+    -----
+    UserWarning
+        If fewer samples than a quarter of those expected are in a region, where at least 20 are: the brain
+        was sampled all over, so that a part of its volume has about that part of its samples.
+    """
+    if atlas.affine is None:
+        return
+    volume = len(atlas.labels) * abs(float(np.linalg.det(atlas.affine[:3, :3])))
+    expected = min(1.0, volume / BRAIN_MM3) * n_samples
+    if expected >= ENOUGH_TO_TELL and n_assigned < FEW * expected:
+        low, high = (atlas.coordinates.min(axis=0), atlas.coordinates.max(axis=0))
+        box = ", ".join(f"{axis} {a:.0f} to {b:.0f}" for axis, a, b in zip("xyz", low, high, strict=True))
+        warnings.warn(
+            f"Only {n_assigned} of {n_samples} samples lie in a region of atlas {atlas.name!r}; about "
+            f"{expected:.0f} should in {volume / 1000:.0f} ml of brain. Is it in {atlas.space} space? Its "
+            f"labels reach over {box} mm.",
+            stacklevel=2,
+        )
 
 
 # ---- surfaces ----

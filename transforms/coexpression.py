@@ -1,8 +1,8 @@
 """Coexpression: how alike two regions are over genes, and two genes over regions.
 
-Correlated gene expression (region x region) is small. Gene coexpression (gene x gene) of 15,000 genes is 2 GB,
-so it is a lazy array of row blocks, and what is wanted of it (each gene's nearest neighbours, the pairs above
-a threshold) is taken from one block at a time.
+Correlated gene expression (region x region) is small. Gene coexpression (gene x gene) of 15,000 genes is
+2 GB, so it is a lazy array of row blocks, and what is wanted of it (each gene's nearest neighbours, the pairs
+above a threshold) is taken from one block at a time.
 Sources: Arnatkeviciute et al. 2019, NeuroImage 189:353 (step S4 of AHBAprocessing: Spearman between regions);
 abagen, whose users correlate regions with ``numpy.corrcoef``; Zhang & Horvath 2005, Stat Appl Genet Mol Biol
 4:17 (signed and unsigned networks).
@@ -11,11 +11,12 @@ abagen, whose users correlate regions with ``numpy.corrcoef``; Zhang & Horvath 2
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -25,8 +26,8 @@ Floats = NDArray[np.float64]
 # Strengths of a block of rows (genes, all genes), number of its first gene -> the pairs to keep of it
 Picker = Callable[[Floats, int], pd.DataFrame]
 
-# Genes whose correlations with all others are in memory at once: 31 MB for 15,633 genes.
-BLOCK_GENES = 256
+# Genes whose correlations with all others are in memory at once: 16 MB for 15,633 genes.
+BLOCK_GENES = 128
 
 
 def _ranks(profiles: Floats) -> Floats:
@@ -121,7 +122,7 @@ def gene_correlations(
             f"{filled.sum()} of {len(values)} regions have values; a correlation over regions takes two."
         )
     profiles = _standardized(np.ascontiguousarray(values[filled].T), method)
-    partners = dask.delayed(profiles, pure=True)
+    partners = delayed(profiles, pure=True)
     rows = da.from_array(profiles, chunks=(block_genes, -1))
     data = da.map_blocks(
         _products, rows, partners, chunks=(rows.chunks[0], (len(profiles),)), dtype=np.float64
@@ -202,10 +203,10 @@ def coexpression_blocks(
 def _picked(
     correlations: xr.DataArray, strength: Callable[[Floats], Floats], pick: Picker
 ) -> Iterator[pd.DataFrame]:
-    select = dask.delayed(partial(_select, strength=strength, pick=pick))
+    select = delayed(partial(_select, strength=strength, pick=pick))
     first = 0
     for block in correlations.data.to_delayed()[:, 0]:
-        (frame,) = dask.compute(select(block, first))
+        (frame,) = compute(select(block, first))
         yield frame
         first += correlations.chunksizes["gene"][0]
 
@@ -224,13 +225,13 @@ def _select(
 
 def _picker(neighbours: int | None, threshold: float | None, genes: pd.Index) -> Picker:
     """The rule that the choices name."""
-    if (neighbours is None) == (threshold is None):
-        raise ChoiceError("Choose one of neighbours (so many for each gene) and threshold (least strength).")
     repeated = genes[genes.duplicated()]
     if len(repeated):
         raise ChoiceError(f"Gene {repeated[0]} has two columns: keep one column a gene.")
-    if neighbours is None:
+    if threshold is not None and neighbours is None:
         return partial(_above, threshold=threshold, genes=genes)
+    if threshold is not None or neighbours is None:
+        raise ChoiceError("Choose one of neighbours (so many for each gene) and threshold (least strength).")
     if not 1 <= neighbours < len(genes):
         raise ChoiceError(f"neighbours must lie between 1 and {len(genes) - 1}, not {neighbours}.")
     return partial(_nearest, neighbours=neighbours, genes=genes)
@@ -273,4 +274,5 @@ def _standardized(profiles: Floats, method: str) -> Floats:
 
 
 def _products(rows: Floats, partners: Floats) -> Floats:
-    return np.clip(rows @ partners.T, -1, 1)
+    products = rows @ partners.T
+    return np.clip(products, -1, 1, out=products)

@@ -1,8 +1,8 @@
 """How far regions are from each other: between centroids, between their samples, along the cortical surface.
 
 Coexpression falls off with distance, so studies correct for it (:mod:`transforms.distance_correction`).
-abagen measures between parcel centroids, AHBAprocessing (Arnatkeviciute et al. 2019, NeuroImage 189:353) between
-the mean coordinates of the regions' samples, or along the surface.
+abagen measures between parcel centroids, AHBAprocessing (Arnatkeviciute et al. 2019, NeuroImage 189:353)
+between the mean coordinates of the regions' samples, or along the surface.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def region_distances(
         ``centroids``: Euclidean, between the regions' centroids (abagen).
         ``samples``: Euclidean, between the mean coordinates of the samples of each region, whichever donor
         they are of (AHBAprocessing, which takes the published coordinates).
-        ``surface``: shortest path along the mesh, between the regions' centroid vertices, see `surface_graph`.
+        ``surface``: shortest path along the mesh between the regions' centroid vertices, see `surface_graph`.
         A region's centroid vertex is the labelled vertex nearest to the mean of its vertices, as in abagen;
         in a strongly curved region it may be another region's.
     samples : pandas.DataFrame, optional
@@ -86,7 +86,7 @@ def _between_centroids(request: _Request) -> Floats:
 
 def _between_samples(request: _Request) -> Floats:
     if request.samples is None or request.labels is None:
-        raise ChoiceError("Distances between samples take samples (with mni_x/y/z) and labels, their regions.")
+        raise ChoiceError("Distances between samples take samples (mni_x/y/z) and labels, their regions.")
     labels = np.asarray(request.labels)
     if labels.shape != (len(request.samples),):
         raise ChoiceError(f"There are {len(request.samples)} samples, but labels for {labels.shape}.")
@@ -100,7 +100,9 @@ def _between_samples(request: _Request) -> Floats:
 def _along_surface(request: _Request) -> Floats:
     atlas = request.atlas
     if atlas.vertices is None or atlas.triangles is None:
-        raise ChoiceError(f"Atlas {atlas.name!r} is a volume: distances along the surface take a surface atlas.")
+        raise ChoiceError(
+            f"Atlas {atlas.name!r} is a volume: distances along a surface take a surface atlas."
+        )
     allowed = np.zeros(len(atlas.vertices), dtype=bool)
     allowed[atlas.nodes] = True
     graph = surface_graph(

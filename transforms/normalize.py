@@ -14,7 +14,7 @@ becomes of constant and missing values:
 In both, a vector that a method cannot normalise (constant, or too short) becomes NaN, unless said.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -478,17 +478,35 @@ def remove_donor_effects(values: FloatArray, donor: NDArray[Any]) -> FloatArray:
         If there are fewer than two donors.
     """
     donor, usable = np.asarray(donor), ~_missing_samples(values)
-    names = np.unique(donor[usable])
-    if len(names) < 2:
-        found = ", ".join(map(str, names)) or "none"
-        raise ChoiceError(f"Normalisation 'batch' needs two or more donors with samples, found {found}.")
-    members = [np.flatnonzero(usable & (donor == name)) for name in names]
-    means = [values[..., columns].mean(axis=-1, keepdims=True) for columns in members]
-    intercept = sum(means) / (len(names) + 1)
+    members = {str(name): np.flatnonzero(usable & (donor == name)) for name in np.unique(donor[usable])}
+    effects = donor_effects({name: values[..., columns].mean(axis=-1) for name, columns in members.items()})
     result = np.full(values.shape, np.nan)
-    for columns, mean in zip(members, means, strict=True):
-        result[..., columns] = values[..., columns] - (mean - intercept)
+    for name, columns in members.items():
+        result[..., columns] = values[..., columns] - effects[name][..., None]
     return result
+
+
+def donor_means(values: FloatArray) -> FloatArray:
+    """Mean over the last axis, without samples that are NaN in every gene; NaN if none is left."""
+    usable = ~_missing_samples(values)
+    with np.errstate(invalid="ignore"):
+        means: FloatArray = np.divide(values[..., usable].sum(axis=-1), usable.sum())
+    return means
+
+
+def donor_effects(means: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Turn donors' means into what `remove_donor_effects` takes off each donor's samples.
+
+    Raises
+    ------
+    ChoiceError
+        If there are fewer than two donors.
+    """
+    if len(means) < 2:
+        found = ", ".join(means) or "none"
+        raise ChoiceError(f"Normalisation 'batch' needs two or more donors with samples, found {found}.")
+    intercept = np.sum(list(means.values()), axis=0) / (len(means) + 1)
+    return {donor: mean - intercept for donor, mean in means.items()}
 
 
 def _function(method: str | None, quantiles: str) -> Normalization:

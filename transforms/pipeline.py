@@ -12,12 +12,12 @@ from typing import Any
 from transforms.aggregate import METRICS
 from transforms.assign import MATCHINGS
 from transforms.errors import ChoiceError
-from transforms.normalize import canonical_name
+from transforms.missing import MISSING
+from transforms.normalize import BATCH, canonical_name
 from transforms.samples import MIRRORS
 from transforms.select import DONOR_PROBES, SELECTIONS
 
 REGION_AGGREGATIONS = ("donors", "samples")
-MISSING = (None,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,9 @@ class Pipeline:
         deviations below the mean.
     lr_mirror : {None, "bidirectional", "leftright", "rightleft"}
         Which samples are copied into the other hemisphere.
-    missing : None
-        How regions without samples are filled; None leaves them empty.
+    missing : {None, "centroids", "interpolate"}
+        How regions without samples are filled: from each donor's sample nearest to the region's centroid,
+        or by giving each of the region's voxels or vertices the nearest sample; None leaves them empty.
     tolerance : float
         How far from a region a sample may lie: mm for volumes; for surfaces standard deviations of
         the distances, or mm if negative.
@@ -94,6 +95,9 @@ class Pipeline:
             object.__setattr__(self, name, check(name, getattr(self, name)))
         if SELECTIONS[self.probe_selection].pools_donors:  # as abagen: the selection takes precedence
             object.__setattr__(self, "donor_probes", "aggregate")
+        for excluded, reason in _CONFLICTS:
+            if excluded(self):
+                raise ChoiceError(reason.format(self))
 
     @classmethod
     def from_choices(cls, choices: Mapping[str, Any]) -> "Pipeline":
@@ -203,3 +207,37 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "donors": _donors,
     "matching": _one_of(MATCHINGS),
 }
+
+
+def _has_one_donor(pipeline: Pipeline) -> bool:
+    return isinstance(pipeline.donors, tuple) and len(set(pipeline.donors)) == 1
+
+
+# Whether a pipeline's choices exclude each other, and what to say then ({0}: the pipeline).
+_CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
+    (
+        lambda chosen: _has_one_donor(chosen) and SELECTIONS[chosen.probe_selection].min_donors > 1,
+        (
+            "probe_selection={0.probe_selection!r} compares donors, and donors names only {0.donors[0]}: "
+            "add donors or choose another method."
+        ),
+    ),
+    (
+        lambda chosen: _has_one_donor(chosen) and BATCH in (chosen.sample_norm, chosen.gene_norm),
+        (
+            "Normalisation 'batch' removes what donors differ in, and donors names only {0.donors[0]}: "
+            "add donors or choose another method."
+        ),
+    ),
+    (
+        lambda chosen: chosen.sample_norm == chosen.gene_norm == BATCH,
+        "sample_norm='batch' leaves no donor effect for gene_norm='batch' to remove: choose one of them.",
+    ),
+    (
+        lambda chosen: chosen.norm_structures and chosen.gene_norm == BATCH,
+        (
+            "gene_norm='batch' is one model over all samples, and norm_structures=True asks for one a "
+            "structure class: choose one of them."
+        ),
+    ),
+)

@@ -5,6 +5,7 @@ Every function takes the expression of whole genes (probes x samples, log2 inten
 Agreement between donors, and with RNA-seq, is in :mod:`transforms.stability`.
 """
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,59 @@ def max_variance(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame)
         return np.full(len(expression), np.nan)
     parts = np.array_split(expression, len(expression) // _PROBES_AT_ONCE + 1)
     return np.concatenate([part.std(axis=1, ddof=1) for part in parts])
+
+
+def coefficient_of_variation(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:
+    """Standard deviation (ddof=1) over mean, of log2 intensities as they are (AHBAprocessing's ``CV``)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Floats = max_variance(expression, genes, samples) / expression.mean(axis=1)
+    return ratio
+
+
+def times_detected(detected: NDArray[np.bool_], genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001
+    """Samples in which the probe is above the background (AHBAprocessing's ``LessNoise``), shape (probes,)."""
+    return detected.sum(axis=1, dtype=np.float64)
+
+
+def random_number(
+    nothing: Floats,  # noqa: ARG001
+    genes: NDArray[Any],  # noqa: ARG001
+    samples: pd.DataFrame,
+    *,
+    probe_id: NDArray[np.integer],
+    seed: int,
+) -> Floats:
+    """One number a probe, uniform on 0..1, that depends on seed, donor and probe only.
+
+    So neither the order of probes and donors, nor how they are shared out among workers, changes a draw.
+
+    Parameters
+    ----------
+    nothing, genes : ndarray
+        Not used.
+    samples : pandas.DataFrame
+        Samples of one donor.
+    probe_id : (probes,) int array
+    seed : int
+    """
+    donor = samples["donor"].iloc[0]
+    digests = (hashlib.sha256(f"{seed} {donor} {probe}".encode()).digest() for probe in probe_id.tolist())
+    return np.array([int.from_bytes(digest[:6], "big") for digest in digests], dtype=np.float64) / 2**48
+
+
+def first_component_weight(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001
+    """Size of each probe's coefficient in its gene's first principal component (AHBAprocessing's ``PC``).
+
+    Each probe is centred over the samples. The published code chooses the largest signed coefficient after
+    making the coefficient of largest size positive, which is the one of largest size. A lone probe has 1.
+    """
+    weights = np.ones(len(expression))
+    for rows in _genes_of_equal_size(genes):
+        if rows.shape[1] > 1:
+            blocks = expression[rows]
+            centred = blocks - blocks.mean(axis=2, keepdims=True)
+            weights[rows] = np.abs(np.linalg.svd(centred, full_matrices=False).U[:, :, 0])
+    return weights
 
 
 def pc_loading(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
@@ -83,7 +84,7 @@ class _Pair:
     shared: tuple[Integers, Integers]
 
 
-def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001
+def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:
     """Differential stability of each probe.
 
     Parameters
@@ -102,14 +103,30 @@ def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFram
         ties) of the structure means, over the structures that both have. NaN if it is undefined for any pair:
         fewer than two shared structures, or a constant profile.
     """
+    scores: Floats = pair_stability(expression, genes, samples).mean(axis=1)
+    return scores
+
+
+def pair_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001
+    """Stability of each probe between the donors of each pair; arguments as for `diff_stability`.
+
+    Returns
+    -------
+    ndarray
+        Shape (probes, pairs), pairs in the order of :func:`donor_pairs`; NaN where undefined.
+    """
     means = list(_structure_means(samples).values())
     pairs = [_pair(means, donors) for donors in combinations(range(len(means)), 2)]
-    scores = np.empty(len(expression))
+    scores = np.empty((len(expression), len(pairs)))
     for first in range(0, len(expression), _PROBES_AT_ONCE):
         part = slice(first, first + _PROBES_AT_ONCE)
-        profiles = [mean(expression[part]) for mean in means]
-        scores[part] = _pair_correlations(profiles, pairs).mean(axis=1)
+        scores[part] = _pair_correlations([mean(expression[part]) for mean in means], pairs)
     return scores
+
+
+def donor_pairs(donors: Sequence[str]) -> list[str]:
+    """Names of all pairs of donors."""
+    return [f"{one} & {other}" for one, other in combinations(donors, 2)]
 
 
 def _structure_means(samples: pd.DataFrame) -> dict[str, StructureMeans]:
@@ -281,3 +298,76 @@ def _mean_of_defined(values: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         mean: Floats = np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
     return mean
+
+
+# RNA-seq by well --------------------------------------------------------------------------------------------
+
+
+def rnaseq_by_well(
+    expression: Floats,
+    genes: NDArray[Any],
+    samples: pd.DataFrame,
+    *,
+    rnaseq: Mapping[str, pd.DataFrame],
+    entrez_id: Integers,
+    threshold: float,
+    significance: float | None,
+) -> Floats:
+    """Agreement of each probe with RNA-seq of the same wells (step S2 of AHBAprocessing).
+
+    Parameters
+    ----------
+    expression : ndarray
+        Shape (probes, samples), log2 intensity.
+    genes : ndarray of str
+        Gene symbol of each probe; probes of a gene are adjacent.
+    samples : pandas.DataFrame
+        Columns ``donor`` and ``well_id``, one row a sample; samples of the same well are averaged.
+    rnaseq : mapping of str to pandas.DataFrame
+        Donor -> TPM, index Entrez ids, columns ``well_id``, each unique. Donors without samples are ignored.
+    entrez_id : ndarray of int
+        Entrez id of each probe.
+    threshold : float
+        A gene stays if the correlation of its best probe is above.
+    significance : float or None
+        A gene stays if, besides, that probe's p value (mean over donors) is below; None asks for none.
+
+    Returns
+    -------
+    ndarray
+        Shape (probes,): plain mean over the donors of Spearman's correlation over the shared wells. NaN where
+        it is undefined in any donor, and for all probes of a gene that does not stay.
+
+    Notes
+    -----
+    The p value is that of Student's t with n - 2 degrees of freedom.
+    """
+    by_donor = [
+        _agreement_over_wells(expression, samples, donor, table, entrez_id)
+        for donor, table in rnaseq.items()
+        if (samples["donor"] == donor).any()
+    ]
+    correlation, p_value = np.mean(by_donor, axis=0)
+    ranked = pd.Series(np.where(np.isnan(correlation), -np.inf, correlation))
+    best = ranked.groupby(genes, sort=False).transform("idxmax").to_numpy()
+    stays = correlation[best] > threshold
+    if significance is not None:
+        stays &= p_value[best] < significance
+    return np.where(stays, correlation, np.nan)
+
+
+def _agreement_over_wells(
+    expression: Floats, samples: pd.DataFrame, donor: str, table: pd.DataFrame, entrez_id: Integers
+) -> tuple[Floats, Floats]:
+    """Spearman's correlation of each probe with its gene's TPM over a donor's shared wells, and its p."""
+    own = np.flatnonzero((samples["donor"] == donor).to_numpy())
+    wells = StructureMeans.of(samples["well_id"].to_numpy()[own], own)
+    shared, in_wells, in_table = np.intersect1d(
+        wells.structures, table.columns.to_numpy(), assume_unique=True, return_indices=True
+    )
+    tpm = table.reindex(index=entrez_id).to_numpy(dtype=np.float64)[:, in_table]
+    correlation = spearman(wells(expression)[:, in_wells], tpm)
+    freedom = len(shared) - 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = correlation * np.sqrt(freedom / (1 - np.minimum(correlation**2, 1)))
+    return correlation, 2 * student.sf(np.abs(statistic), max(freedom, 1))

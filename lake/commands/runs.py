@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from lake.catalogue import atlases as known_atlases
-from lake.catalogue import load_atlas
 from lake.cli import shared_options
 from lake.commands.choices import choice_options, pipeline_from
 from lake.commands.printing import print_table, print_text
@@ -15,7 +14,7 @@ from lake.errors import RequestError
 from lake.export import check_suffix, export
 from lake.layout import SIMULATED_NOTE
 from lake.progress import Reporter
-from lake.runs import UnitReport, provenance, tables_for
+from lake.runs import UnitReport, load_any, provenance, tables_for
 from lake.runs import run as run_tables
 from lake.store import Lake
 
@@ -81,7 +80,7 @@ def run(
         check_suffix(output_file)
     opened = Lake(store)
     pipeline = pipeline_from(choices)
-    atlases = [load_atlas(spec, atlas_info, use_info=not no_atlas_info) for spec in atlas_specs]
+    atlases = [load_any(spec, atlas_info, use_info=not no_atlas_info) for spec in atlas_specs]
     reporter = Reporter(quiet=quiet)
     with reporter.showing() as report:
         if out is not None:

@@ -42,7 +42,7 @@ def info(store: str, output: str, quiet: bool, debug: bool) -> None:
         f"{summary['n_probes']:,} probes; {genes['published']:,} genes as published, "
         f"{genes['reannotated']:,} after re-annotation."
     )
-    headings = ["donor", "uid", "samples", "cortex", "uncorrected", "in the store"]
+    headings = ["donor", "uid", "samples", "cortex", "uncorrected", "RNA-seq", "in the store"]
     rows = [
         (
             d["donor"],
@@ -50,7 +50,8 @@ def info(store: str, output: str, quiet: bool, debug: bool) -> None:
             d["n_samples"],
             d["n_cortex"],
             d["n_uncorrected"],
-            file_size(d["stored_bytes"]),
+            d["rnaseq"]["n_samples"] if d["rnaseq"] else "",
+            file_size(d["stored_bytes"] + (d["rnaseq"]["stored_bytes"] if d["rnaseq"] else 0)),
         )
         for d in summary["donors"]
     ]

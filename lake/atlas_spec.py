@@ -1,0 +1,108 @@
+"""What a person writes to name an atlas: ``[NAME=]ATLAS[@THRESHOLD | @LEFT,RIGHT]``.
+
+ATLAS is a name of the catalogue, a volume, ``LEFT,RIGHT`` label files or a CIFTI label file
+(``FILE.dlabel.nii``, or ``FILE.dlabel.nii:2`` for its second map). After ``@`` stands the threshold of a
+volume of probabilities, or the two surfaces that labels are on.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from transforms.errors import AtlasError
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+DONOR = "{donor}"
+
+
+@dataclass(frozen=True)
+class AtlasSpec:
+    """The parts of a spec.
+
+    Attributes
+    ----------
+    target : str
+        Catalogue name, or path or paths as written.
+    name : str
+        What the person calls it, "" for the atlas's own name.
+    threshold : float or None
+    meshes : tuple of pathlib.Path
+        The left and the right surface, or none.
+    """
+
+    target: str
+    name: str = ""
+    threshold: float | None = None
+    meshes: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """One path, or the left and the right one.
+
+        Raises
+        ------
+        AtlasError
+            If there are commas that do not part two paths.
+        """
+        if "," not in self.target or exists(self.target):
+            return (Path(self.target),)
+        return _pair(self.target, f"{self.target!r} is not two files: name a surface atlas as LEFT,RIGHT.")
+
+
+def parse_spec(spec: str) -> AtlasSpec:
+    """Take a spec apart; what exists as a file is that file, whatever letters it has.
+
+    Raises
+    ------
+    AtlasError
+        If the name is not safe in a path, or what stands after ``@`` is no threshold and no two surfaces.
+    """
+    name, target = _name_and_target(spec)
+    before, at, option = target.rpartition("@")
+    if exists(target) or not at or ("/" in option and "," not in option):
+        return AtlasSpec(target, name)
+    if not before:
+        raise AtlasError(f"{spec!r} names no atlas before the @.")
+    if "," in option:
+        wrong = f"{option!r} is not two surfaces: name them as @LEFT.surf.gii,RIGHT.surf.gii."
+        return AtlasSpec(before, name, meshes=_pair(option, wrong))
+    return AtlasSpec(before, name, threshold=_threshold(option, spec))
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file; what cannot be a path is none."""
+    try:
+        return Path(path).exists()
+    except OSError:  # too long for a name
+        return False
+
+
+def _name_and_target(spec: str) -> tuple[str, str]:
+    name, equals, target = spec.partition("=")
+    if not equals or exists(spec) or "/" in name:
+        return "", spec
+    if not re.fullmatch(NAME, name):
+        raise AtlasError(
+            f"{name!r} cannot name an atlas: begin with a letter or digit, and use only these, "
+            "'.', '_' and '-', at most 100."
+        )
+    if not target:
+        raise AtlasError(f"{spec!r} names no atlas after the =: write NAME=FILE.")
+    return name, target
+
+
+def _pair(text: str, wrong: str) -> tuple[Path, Path]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(parts):
+        raise AtlasError(wrong)
+    return Path(parts[0]), Path(parts[1])
+
+
+def _threshold(text: str, spec: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise AtlasError(
+            f"{text!r} in {spec!r} is neither a threshold, such as @25, nor two surfaces, "
+            "@LEFT.surf.gii,RIGHT.surf.gii."
+        ) from None

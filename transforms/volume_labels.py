@@ -1,0 +1,160 @@
+"""Labels of an image's voxels: what is taken for a region id, and the most probable region of each voxel."""
+
+import math
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from transforms.errors import AtlasError
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MAX_VOXELS = 2**31
+MAX_REGION_ID = 2**31 - 1
+
+
+def check_image(image: Any, name: str) -> SpatialImage:
+    """The image, if it is a volume of a size that can be read.
+
+    Raises
+    ------
+    AtlasError
+        If it is another kind of image, or has more than 2^31 voxels.
+    """
+    if not isinstance(image, SpatialImage) or image.affine is None:
+        raise AtlasError(f"Atlas {name!r} is no image of a volume in space: give a NIfTI or MGH image.")
+    if np.prod(image.shape, dtype=np.float64) > MAX_VOXELS:
+        raise AtlasError(f"Atlas {name!r} has {image.shape} voxels, more than 2^31: resample it.")
+    return image
+
+
+def read_labels(
+    image: SpatialImage, name: str, *, threshold: float | None = None
+) -> tuple[NDArray[Any], Floats]:
+    """Values (x, y, z) of an image, to be read as labels, and its affine.
+
+    Parameters
+    ----------
+    image : nibabel.spatialimages.SpatialImage
+    name : str
+        The atlas, for messages.
+    threshold : float, optional
+        For an image with one volume a region: see :func:`most_probable`.
+
+    Raises
+    ------
+    AtlasError
+        If the image is no volume of labels, or not one of probabilities though there is a threshold.
+    """
+    image = nibabel.funcs.squeeze_image(check_image(image, name))
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise AtlasError(f"Atlas {name!r} has an affine that cannot be inverted: set it right in the header.")
+    if len(image.shape) == 4:
+        return _thresholded(image, name, threshold), affine
+    if len(image.shape) != 3:
+        raise AtlasError(f"Atlas {name!r} has the shape {image.shape}: it must be a 3-D image.")
+    if threshold is not None:
+        raise AtlasError(
+            f"Atlas {name!r} has one volume, and a threshold is for probabilities, one volume a region: "
+            "leave the threshold out."
+        )
+    return np.asarray(image.dataobj), affine
+
+
+def _thresholded(image: SpatialImage, name: str, threshold: float | None) -> NDArray[Any]:
+    n_volumes = image.shape[3]
+    if threshold is None:
+        raise AtlasError(
+            f"Atlas {name!r} has {n_volumes} volumes: if they are probabilities, one volume a region, say "
+            "from which value on a voxel belongs to its most probable region, in the file's own units "
+            "(FILE@25, or threshold=25); otherwise give one volume of region ids."
+        )
+    return most_probable(np.asanyarray(image.dataobj), name, threshold=threshold)
+
+
+def most_probable(probabilities: NDArray[Any], name: str, *, threshold: float) -> NDArray[np.int32]:
+    """Most probable region of each voxel.
+
+    Parameters
+    ----------
+    probabilities : (x, y, z, region) array
+        In any unit; looked at one region at a time.
+    name : str
+        The atlas, for messages.
+    threshold : float
+        In the same unit: where no region reaches it, there is none. Nor is there where all are 0.
+
+    Returns
+    -------
+    (x, y, z) int32 array
+        1 for the first volume, 2 for the second, ..; of equally probable regions the first; 0 for none.
+
+    Raises
+    ------
+    AtlasError
+        If the threshold is negative or not finite, values are not finite, or none reaches the threshold.
+    """
+    if not math.isfinite(threshold) or threshold < 0:
+        raise AtlasError(f"Threshold {threshold:g} of atlas {name!r} is no probability: give 0 or more.")
+    if probabilities.dtype.kind not in "biuf":
+        raise AtlasError(
+            f"Atlas {name!r} holds values of type {probabilities.dtype}: give one number a voxel."
+        )
+    best = np.zeros(probabilities.shape[:3], dtype=probabilities.dtype, order="F")
+    region = np.zeros(best.shape, dtype=np.int32, order="F")
+    for volume in range(probabilities.shape[3]):
+        values = probabilities[..., volume]
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise AtlasError(f"Atlas {name!r} holds values that are not finite (NaN): set them to 0.")
+        better = values > best
+        best[better] = values[better]
+        region[better] = volume + 1
+    region[best < threshold] = 0
+    if not region.any():
+        raise AtlasError(
+            f"No voxel of atlas {name!r} reaches the threshold {threshold:g}: its largest value is "
+            f"{best.max():g}; give the threshold in the same unit."
+        )
+    return region
+
+
+def labelled_voxels(data: NDArray[Any], name: str) -> tuple[tuple[NDArray[np.int64], ...], Labels]:
+    """Index and label of every labelled voxel, in C order.
+
+    Raises
+    ------
+    AtlasError
+        If a value is no region id.
+    """
+    if data.dtype.kind not in "biuf":
+        raise AtlasError(f"Atlas {name!r} holds values of type {data.dtype}: give one whole number a voxel.")
+    voxels = data.nonzero()
+    labels = whole_numbers(data[voxels], name)
+    labelled = labels != 0
+    return tuple(axis[labelled] for axis in voxels), labels[labelled]
+
+
+def whole_numbers(values: NDArray[Any], name: str) -> Labels:
+    """Region ids; a fraction that is rounding (as numpy.isclose has it) goes, any other is an error.
+
+    Raises
+    ------
+    AtlasError
+        If a value is no whole number, negative, above 2^31 - 1 or not finite.
+    """
+    if not np.isfinite(values).all():
+        raise AtlasError(f"Atlas {name!r} holds values that are not finite (NaN): set them to 0.")
+    rounded = np.rint(values) if values.dtype.kind == "f" else values
+    wrong = values[~np.isclose(rounded, values)]
+    if len(wrong):
+        raise AtlasError(f"Atlas {name!r} holds {wrong[0]:.6g}: region ids are whole numbers.")
+    if len(rounded) and rounded.min() < 0:
+        raise AtlasError(f"Atlas {name!r} holds {int(rounded.min())}: region ids are positive, 0 is none.")
+    if len(rounded) and rounded.max() > MAX_REGION_ID:
+        raise AtlasError(f"Atlas {name!r} holds {int(rounded.max())}: region ids end at {MAX_REGION_ID}.")
+    return rounded.astype(np.int64)
