@@ -172,3 +172,49 @@ def _fitting(rows: int, row_bytes: int, limit: int) -> int:
     while rows > 1 and rows * row_bytes > limit:
         rows //= 2
     return rows
+
+
+def describe() -> str:
+    """The layout for people, as Markdown: the text of ``docs/store.md``."""
+    return "\n".join([_INTRODUCTION, *(_section(*group) for group in _GROUPS)])
+
+
+def _section(heading: str, variables: tuple[Variable, ...]) -> str:
+    rows = [f"| `{v.name}` | {', '.join(v.dims)} | {v.dtype} | {v.unit} | {v.doc} |" for v in variables]
+    return "\n".join(
+        [f"## {heading}\n", "| name | dims | type | unit | meaning |", "|---|---|---|---|---|", *rows, ""]
+    )
+
+
+_GROUPS = (
+    ("/probes (sorted by gene: a gene's probes are neighbours)", PROBES),
+    ("/ontology", ONTOLOGY),
+    ("/donors", DONORS),
+    ("/microarray/&lt;donor&gt;: samples", SAMPLES),
+    ("/microarray/&lt;donor&gt;: matrices", MATRICES),
+    ("/rnaseq/&lt;donor&gt;: genes", RNASEQ_GENES),
+    ("/rnaseq/&lt;donor&gt;: samples", RNASEQ_SAMPLES),
+    ("/rnaseq/&lt;donor&gt;: matrices", RNASEQ_MATRICES),
+)
+_INTRODUCTION = f"""# The store
+
+A store is a directory of plain Zarr v3 (format version {FORMAT_VERSION}), read by any Zarr tool:
+
+```python
+import xarray as xr
+xr.open_zarr("ahba.zarr", group="microarray/9861", consolidated=False)
+```
+
+The attributes of the root group hold the manifest, under `{MANIFEST}`: the donors, the published files
+each came from (sizes, sha256), simulated or real, versions, licence and citation. The hash of the
+manifest is the snapshot id that every table and run records. A donor exists from the moment the manifest
+names it; the manifest is replaced atomically. Of a donor that was replaced, the older generation stays
+until the next ingest, for readers at work on it.
+
+Matrices are kept in chunks of {CHUNK_ROWS} probes and all of a donor's samples, in files of {SHARD_ROWS} probes
+(fewer where a donor has very many samples), compressed with blosc (zstd, shuffle); every chunk has a
+checksum. They equal the CSV's numbers to the last bit. A missing or damaged chunk is an error, never a
+fill value: `ahba verify` names it.
+
+This page is written by `python -c "from lake.layout import describe; print(describe(), end='')"`.
+"""
