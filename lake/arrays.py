@@ -102,7 +102,7 @@ def create_matrix(group: zarr.Group, variable: Variable, n_probes: int, n_sample
         variable.name,
         shape=(n_probes, n_samples),
         dtype=dtype,
-        chunks=(chunk_rows(n_samples), n_samples),
+        chunks=(chunk_rows(n_samples, dtype.itemsize), n_samples),
         shards=(shard_rows(n_samples), n_samples),
         compressors=[
             BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=dtype.itemsize),

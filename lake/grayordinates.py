@@ -1,14 +1,16 @@
-"""Parcellations of the cortex in grayordinates: CIFTI-2 label files, and the arrays that packages make of them.
+"""Parcellations of the cortex in grayordinates: CIFTI-2 label files, and arrays that packages make of them.
 
 Only the two hemispheres of the cortex are taken; the voxels below it have no place on a surface.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import nibabel
 import numpy as np
-from nibabel.cifti2 import BrainModelAxis, LabelAxis
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis
+from nibabel.imageglobals import logger
 from numpy.typing import NDArray
 
 from transforms.atlas import Parcels
@@ -43,7 +45,7 @@ def read_dlabel(content: bytes, chosen: int | None, *, source: str) -> tuple[Par
     ValueError
         If the file is damaged.
     """
-    with LoggingOutputSuppressor():  # a CIFTI's unused pixel sizes are 0, which nibabel mentions
+    with _quietly():
         image = nibabel.Cifti2Image.from_bytes(content)
     maps, model = (image.header.get_axis(axis) for axis in range(2))
     if not isinstance(maps, LabelAxis) or not isinstance(model, BrainModelAxis):
@@ -53,6 +55,17 @@ def read_dlabel(content: bytes, chosen: int | None, *, source: str) -> tuple[Par
     names = {int(key): str(label) for key, (label, _) in maps.label[number].items()}
     left, right = (_hemisphere(values, model, structure, source) for structure in CORTEX)
     return (left, names), (right, names)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Let nibabel not mention that the pixel sizes of a CIFTI, which mean nothing, are 0."""
+    was = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def _map_number(maps: LabelAxis, chosen: int | None, source: str) -> int:

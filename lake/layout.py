@@ -20,7 +20,7 @@ CITATION = (
 )
 SIMULATED_NOTE = "SIMULATED data: made up by `ahba simulate`, no measurement of any brain."
 
-CHUNK_ROWS, CHUNK_BYTES = 256, 4 << 20
+CHUNK_ROWS, CHUNK_BYTES = 256, 256 << 10
 SHARD_ROWS, SHARD_BYTES = 2048, 16 << 20
 
 
@@ -154,9 +154,13 @@ RNASEQ_MATRICES = (
 )
 
 
-def chunk_rows(n_samples: int) -> int:
-    """Probes in a chunk: 256, fewer where a donor has so many samples that a chunk would exceed 4 MiB."""
-    return _fitting(CHUNK_ROWS, 8 * n_samples, CHUNK_BYTES)
+def chunk_rows(n_samples: int, itemsize: int = 8) -> int:
+    """Probes in a chunk: at most 256, and so many as fit into 256 KiB before compression.
+
+    A gene is read chunk by chunk. Against 256 probes always, measured on 946 samples: one gene reads an
+    eighth of the bytes in a third of the time, and all of a donor reads and writes as fast.
+    """
+    return _fitting(CHUNK_ROWS, itemsize * n_samples, CHUNK_BYTES)
 
 
 def shard_rows(n_samples: int) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lake.errors import RequestError
 from lake.manifest import software_versions
-from lake.runs import AtlasLike, load_any, source_of
+from lake.runs import AtlasLike, load_any, source_for, source_of
 from lake.store import Lake
 from lake.tables import written_aside
 from transforms.atlas import Atlas
@@ -87,9 +87,9 @@ def samples_in_mask(store: Lake, mask: AtlasLike | None = None, **choices: Any) 
     pipeline = _pipeline(choices)
     atlas = None if mask is None else load_any(mask)
     _refuse_mirrored_natives(atlas, pipeline)
-    source = source_of(store)
-    source = source.in_native_space(atlas) if isinstance(atlas, AtlasSet) else source
-    genes = select_genes(source, pipeline, store.resolve_donors(pipeline.donors))
+    donors = store.resolve_donors(pipeline.donors)
+    source = source_for(source_of(store), atlas, donors)
+    genes = select_genes(source, pipeline, donors)
     found = masked_samples(genes, _values(source, genes, pipeline), atlas, pipeline)
     found.expression.attrs = _provenance(store, atlas, pipeline)
     if not isinstance(atlas, AtlasSet):

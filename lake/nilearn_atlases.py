@@ -5,7 +5,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
@@ -42,7 +41,7 @@ def fetch_surface(entry: Entry) -> tuple[Annotation, Annotation]:
     """
     fetched = _fetch(entry)
     names = [_name(label) for label in fetched["labels"]]
-    left, right = (_vertex_labels(fetched[side]) for side in ("map_left", "map_right"))
+    left, right = (np.asarray(fetched[side]) for side in ("map_left", "map_right"))
     return (left, names), (right, names)
 
 
@@ -77,10 +76,3 @@ def _numbered(ids: Sequence[Any], names: Sequence[Any]) -> dict[int, str]:
 
 def _name(label: object) -> str:
     return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
-
-
-def _vertex_labels(part: Any) -> Any:
-    """Positions of entries, from an array or the path of an annotation."""
-    if isinstance(part, (str, Path)):
-        return nibabel.freesurfer.read_annot(part)[0]
-    return np.asarray(part)

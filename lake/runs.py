@@ -165,6 +165,11 @@ def source_of(store: Lake) -> Source:
     )
 
 
+def source_for(source: Source, atlas: AnyAtlas | None, donors: Sequence[str]) -> Source:
+    """The source with samples in the atlas's space."""
+    return source.in_native_space(atlas, donors) if isinstance(atlas, AtlasSet) else source
+
+
 class _Stages:
     """Results that several units of a run share, kept as long as a later unit needs them."""
 
@@ -179,8 +184,10 @@ class _Stages:
 
     def tables(self, atlas: AnyAtlas, pipeline: Pipeline, *, last: bool) -> RegionTables:
         """Compute a unit; unless it is the pipeline's `last`, samples' values are kept for the next atlas."""
-        source = self.source.in_native_space(atlas) if isinstance(atlas, AtlasSet) else self.source
-        genes = self._select(source, pipeline, atlas.fingerprint if isinstance(atlas, AtlasSet) else "")
+        donors = self.store.resolve_donors(pipeline.donors)
+        source = source_for(self.source, atlas, donors)
+        places = atlas.fingerprint if isinstance(atlas, AtlasSet) else ""
+        genes = self._select(source, pipeline, donors, places)
 
         def values(donor: str) -> xr.DataArray:
             if donor in self._values:
@@ -193,11 +200,10 @@ class _Stages:
 
         return region_tables(genes, values, atlas, pipeline)
 
-    def _select(self, source: Source, pipeline: Pipeline, places: str) -> Genes:
+    def _select(self, source: Source, pipeline: Pipeline, donors: list[str], places: str) -> Genes:
         """Samples, probes and genes, kept while neither the choices nor the samples' `places` change."""
         if self._genes is None or self._genes[0] != (pipeline, places):
             self._values.clear()
-            donors = self.store.resolve_donors(pipeline.donors)
             self._genes = (pipeline, places), select_genes(source, pipeline, donors)
         return self._genes[1]
 

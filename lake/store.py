@@ -22,14 +22,9 @@ from lake.layout import (
     RNASEQ_MATRICES,
     RNASEQ_SAMPLES,
     SAMPLES,
-    chunk_rows,
     shard_rows,
 )
 from lake.manifest import DonorEntry, Manifest, load_manifest
-
-# Probes in a task: a multiple of the chunk that divides the shard, large enough that a task
-# outweighs its overhead, small enough that a dozen of them are in memory at once.
-TASK_CHUNKS = 8
 
 
 class Lake:
@@ -213,7 +208,7 @@ class Lake:
             stored = open_matrix(self._group(entry.group), name)
         array = CheckedMatrix(stored, where, self._local / entry.group / name if self._local else None)
         array.refuse_missing()
-        rows = min(TASK_CHUNKS * chunk_rows(entry.n_samples), shard_rows(entry.n_samples))
+        rows = shard_rows(entry.n_samples)
         # The name makes equal reads equal tasks, and stays the same between processes.
         token = f"{self.snapshot}-{entry.group}-{name}"
         lazy: da.Array = da.from_array(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.catalogue import fsaverage5_pial, load_atlas
+from transforms.assign import assign, warn_if_misplaced
 from transforms.atlas import MAX_REGION_ID, Atlas, check_info
 from transforms.errors import AtlasError
 
@@ -121,7 +122,11 @@ def test_labels_that_scaling_made_fractional_by_rounding_are_taken():
         ([[[0, MAX_REGION_ID + 1, 2]]], np.uint32, "Atlas 'bad' holds 2147483648: region ids end at"),
         ([[[0, 0, 0]]], np.int16, "Atlas 'bad' is empty"),
         ([[1, 2]], np.int16, "Atlas 'bad' has the shape (1, 2): it must be a 3-D image"),
-        (np.ones((2, 2, 2, 3)), np.int16, "Atlas 'bad' has 3 volumes; a probabilistic atlas is not taken"),
+        (
+            np.ones((2, 2, 2, 3)),
+            np.int16,
+            "Atlas 'bad' has 3 volumes: if they are probabilities, one volume a",
+        ),
         (np.ones((2, 2, 2)), np.complex64, "Atlas 'bad' holds values of type complex64"),
     ],
 )
@@ -133,6 +138,49 @@ def test_images_that_are_no_atlas_are_refused(data, dtype, sentence):
 def test_one_volume_in_four_dimensions_is_squeezed():
     atlas = Atlas.from_volume(image(np.ones((2, 3, 1, 1))), name="a")
     assert atlas.shape == (2, 3, 1)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 30.0, 99.0]))
+def test_the_most_probable_region_wins_where_it_reaches_the_threshold(seed, threshold):
+    values = np.random.default_rng(seed).integers(0, 101, (3, 4, 2, 5)).astype(np.uint8)
+    values[0, 0, 0] = (0, 0, 100, 100, 7)
+    values[0, 0, 1] = 0
+    atlas = Atlas.from_volume(image(values, dtype=np.uint8), name="p", threshold=threshold)
+    expected = np.where(
+        (values.max(axis=3) >= threshold) & (values.max(axis=3) > 0), values.argmax(axis=3) + 1, 0
+    )
+    found = np.zeros(expected.size, dtype=int)
+    found[atlas.nodes] = atlas.labels
+    assert found.reshape(expected.shape).tolist() == expected.tolist()
+    assert expected[0, 0].tolist() == [3, 0]
+
+
+def test_regions_of_probabilities_are_numbered_by_volume_and_take_info():
+    values = np.zeros((1, 1, 3, 4), dtype=np.float32)
+    values[0, 0, 0, 3], values[0, 0, 1, 1], values[0, 0, 2, 0] = 0.5, 0.4, 0.1
+    info = facts(["B", "B"], ids=(2, 4)).assign(label=["two", "four"])
+    atlas = Atlas.from_volume(image(values, dtype=np.float32), info, name="p", threshold=0.25)
+    assert atlas.regions["label"].to_dict() == {2: "two", 4: "four"}
+    named = Atlas.from_volume(
+        image(values, dtype=np.float32), name="p", threshold=0.05, region_names={1: "one", 9: "nine"}
+    )
+    assert named.regions["label"].to_dict() == {1: "one", 2: "", 4: ""}
+    assert not named.has_info
+
+
+@pytest.mark.parametrize(
+    ("data", "threshold", "sentence"),
+    [
+        (np.full((2, 2, 2, 3), 0.4), 25, "reaches the threshold 25: its largest value is 0.4; give the"),
+        (np.full((2, 2, 2, 3), 0.4), -1, "Threshold -1 of atlas 'p' is no probability: give 0 or more."),
+        (np.full((2, 2, 2, 3), 0.4), np.nan, "Threshold nan of atlas 'p' is no probability"),
+        (np.full((2, 2, 2, 3), np.nan), 0.1, "Atlas 'p' holds values that are not finite (NaN)"),
+        (np.full((2, 2, 2), 1.0), 0.1, "Atlas 'p' has one volume, and a threshold is for probabilities"),
+    ],
+)
+def test_probabilities_that_make_no_atlas_are_refused(data, threshold, sentence):
+    with refused(sentence):
+        Atlas.from_volume(image(data, dtype=np.float64), name="p", threshold=threshold)
 
 
 def test_a_broken_affine_another_space_or_no_image_are_refused():
@@ -253,6 +301,49 @@ def test_without_info_the_facts_stay_and_no_longer_constrain():
     assert free.fingerprint != atlas.fingerprint
 
 
+def row_of(n_left, n_right, label=1):
+    """A row of voxels 1 mm apart, n_left of them at x < 0, none at 0, n_right at x > 0."""
+    data = np.full((n_left + 1 + n_right, 1, 1), label)
+    data[n_left] = 0
+    return image(data, nibabel.affines.from_matvec(np.eye(3), [-n_left, 0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("n_left", "n_right", "side"),
+    [(5, 0, "L"), (0, 5, "R"), (40, 4, "L"), (4, 40, "R"), (40, 5, "B"), (5, 40, "B"), (7, 7, "B")],
+)
+def test_the_hemisphere_is_that_of_the_centroid_unless_too_much_lies_across(n_left, n_right, side):
+    atlas = Atlas.from_volume(row_of(n_left, n_right), name="a")
+    derived = atlas.with_hemispheres_from_x()
+    assert derived.regions["hemisphere"].tolist() == [side]
+    assert derived.has_info
+    assert not atlas.has_info
+    generous = atlas.with_hemispheres_from_x(max_straddling=0.49)
+    assert generous.regions["hemisphere"].tolist() == ["B" if n_left == n_right else "LR"[n_right > n_left]]
+
+
+def test_hemispheres_that_are_known_stay():
+    atlas = Atlas.from_volume(row_of(3, 0), facts("B"), name="a")
+    assert atlas.with_hemispheres_from_x().regions["hemisphere"].tolist() == ["B"]
+
+
+def test_a_donors_space_has_no_midline():
+    atlas = Atlas.from_volume(row_of(3, 0), name="a", space="native")
+    with refused("Atlas 'a' is in a donor's native space, where x = 0 is not the midline"):
+        atlas.with_hemispheres_from_x()
+
+
+def test_hemispheres_that_are_swapped_are_refused_and_few_oddities_are_not():
+    sides = image([[[1]], [[2]], [[0]], [[3]], [[4]]], nibabel.affines.from_matvec(np.eye(3), [-2, 0, 0]))
+    with refused("Atlas 'a' has its hemispheres swapped: 4 of 4 regions"):
+        Atlas.from_volume(sides, facts(["R", "R", "L", "L"], ids=(1, 2, 3, 4)), name="a")
+    with refused("swapped: 2 of 3 regions"):
+        Atlas.from_volume(sides, facts(["R", "R", "B", "R"], ids=(1, 2, 3, 4)), name="a")
+    one_wrong = facts(["L", "R", "R", "R"], ids=(1, 2, 3, 4))
+    assert Atlas.from_volume(sides, one_wrong, name="a").regions["hemisphere"].tolist() == list("LRRR")
+    Atlas.from_volume(sides, facts(["R", "R", "L", "L"], ids=(1, 2, 3, 4)), name="a", space="native")
+
+
 # ---- fingerprint ----
 
 
@@ -348,6 +439,21 @@ def test_annotations_are_numbered_without_their_background():
     assert atlas.regions["hemisphere"].tolist() == ["L", "L", "R"]
 
 
+def test_parcels_keep_their_ids_and_share_them():
+    left = (np.array([0, 7, 8, 9]), {7: "visual", 8: "???", 9: " motor"})
+    right = (np.array([7, 7, 11]), {7: "visual"})
+    atlas = surface(left, right, space="fsLR")
+    assert (atlas.space, atlas.labels.tolist()) == ("fsLR", [7, 9, 7, 7, 11])
+    assert atlas.regions["label"].to_dict() == {7: "visual", 9: "motor", 11: ""}
+    assert atlas.regions["hemisphere"].to_dict() == {7: "B", 9: "L", 11: "R"}
+    assert atlas.vertices.tolist() == np.concatenate([sheet(4)[0], sheet(3, 1)[0]]).astype(float).tolist()
+
+
+def test_a_mesh_in_another_space_is_refused():
+    with refused("Space 'fsnative' of atlas 'sheet' is unknown: choose one of fsaverage5, fsLR."):
+        surface(gifti([1, 1, 1]), gifti([2, 2, 2]), space="fsnative")
+
+
 def test_labels_of_fsaverage_are_cut_to_fsaverage5():
     labels = np.zeros(163_842, dtype=int)
     labels[:10_242] = np.arange(10_242) % 7
@@ -384,6 +490,38 @@ def test_a_mesh_that_does_not_hold_together_is_refused():
             mesh=((vertices, triangles), (vertices, triangles + 1)),
             name="bad",
         )
+
+
+# ---- an atlas in the wrong place ----
+
+
+def test_an_atlas_of_a_brains_size_with_few_samples_is_warned_of():
+    block = image(np.ones((100, 100, 70)), nibabel.affines.from_matvec(np.eye(3), [-50, -60, -30]))
+    atlas = Atlas.from_volume(block, name="block")  # 700 ml, half of a brain
+    with pytest.warns(
+        UserWarning, match=r"Only 46 of 370 samples lie in a region of atlas 'block'; about 185"
+    ):
+        warn_if_misplaced(46, 370, atlas)
+    with pytest.warns(UserWarning, match="x -50 to 49, y -60 to 39, z -30 to 39 mm"):
+        warn_if_misplaced(0, 370, atlas)
+    warn_if_misplaced(47, 370, atlas)
+    warn_if_misplaced(0, 39, atlas)  # 19.5 expected: too few to tell
+
+
+def test_a_surface_is_not_warned_of():
+    warn_if_misplaced(0, 3702, surface(gifti([1, 1, 1]), gifti([2, 2, 2])))
+
+
+def test_what_is_not_known_of_a_region_excludes_no_sample():
+    atlas = Atlas.from_volume(row_of(2, 2), name="a").with_hemispheres_from_x()
+    left = Atlas.from_volume(row_of(2, 0), name="left").with_hemispheres_from_x()
+    samples = pd.DataFrame(
+        {"mni_x": [-1.0, -1, -1], "mni_y": 0.0, "mni_z": 0.0,
+         "hemisphere": ["L", "R", "L"], "structure": ["cortex", "cortex", "white matter"]}
+    )  # fmt: skip
+    for matching in ("abagen", "nearest"):
+        assert assign(samples, atlas, matching=matching).tolist() == [1, 1, 1]
+        assert assign(samples, left, matching=matching).tolist() == [1, 0, 1]
 
 
 # ---- the real ones, numbers counted with abagen 0.1.3 ----

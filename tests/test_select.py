@@ -18,6 +18,7 @@ from scipy import stats
 from transforms.errors import ChoiceError
 from transforms.probes import gene_expression
 from transforms.select import (
+    ABAGEN_SELECTIONS,
     DONOR_PROBES,
     SELECTIONS,
     choose_probes,
@@ -29,7 +30,7 @@ from transforms.stability import StructureMeans, diff_stability, spearman
 
 DATA = Path(__file__).parent / "data"
 RECORDED = json.loads((DATA / "abagen_selection.json").read_text())
-SCORING = sorted(name for name, method in SELECTIONS.items() if method.score)
+SCORING = sorted(name for name, method in ABAGEN_SELECTIONS.items() if method.score)
 
 
 def load_recorder():
@@ -131,7 +132,7 @@ def test_averages_are_those_of_abagen(key):
 
 def test_every_method_and_mode_is_recorded():
     recorded = {tuple(key.split("/")[1:]) for key in RECORDED}
-    assert recorded == set(itertools.product(set(SELECTIONS) - {"mean"}, DONOR_PROBES))
+    assert recorded == set(itertools.product(set(ABAGEN_SELECTIONS) - {"mean"}, DONOR_PROBES))
     assert SELECTIONS["mean"] is SELECTIONS["average"]
 
 

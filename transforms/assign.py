@@ -1,6 +1,6 @@
 """Samples to regions (abagen's ``match_samples``): which region of an atlas a tissue sample comes from.
 
-Two ways to match a sample with a volume, by name in :data:`MATCHINGS`:
+How to match a sample with a volume, by name in :data:`MATCHINGS`:
 
 ``abagen``
     What abagen 0.1.3 computes (Markello et al. 2021, eLife 10:e72129), to the last label: the coordinate is
@@ -8,10 +8,12 @@ Two ways to match a sample with a volume, by name in :data:`MATCHINGS`:
 ``nearest``
     The region of the voxel that contains the sample, else of the nearest admissible labelled voxel. It does
     not depend on the orientation of the file.
+``native_voxels``
+    The region of the nearest admissible labelled voxel, in voxels (:mod:`transforms.native_voxels`).
 
-On a surface both take the nearest labelled vertex. With info, a region is admissible for a sample if it has
-the sample's structure and, unless it is bilateral, the sample's hemisphere; what is not known of a region
-excludes no sample.
+On a surface the first two take the nearest labelled vertex. With info, a region is admissible for a sample if
+it has the sample's structure and, unless it is bilateral, the sample's hemisphere; what is not known of a
+region excludes no sample.
 """
 
 import math
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
+from transforms.native_voxels import nearest_voxels
 
 Labels = NDArray[np.int64]
 Points = NDArray[np.float64]
@@ -38,6 +41,7 @@ PAIRS_AT_ONCE = 2_000_000  # bounds the memory of a search
 BRAIN_MM3 = 1.4e6  # grey and white matter of an adult, brainstem and cerebellum included
 FEW = 0.25  # of the samples that an atlas of its size should have; real ones have more than 0.5
 ENOUGH_TO_TELL = 20  # samples
+ON_SURFACES = ("abagen", "nearest")
 
 
 def assign(
@@ -54,7 +58,7 @@ def assign(
         Volume: how far from a region a sample may lie, in mm; the sign is ignored, and ``abagen`` ignores the
         fraction. Surface, not negative: how many standard deviations above the donor's mean distance to the
         surface a sample may lie; negative: how many mm from it.
-    matching : {"abagen", "nearest"}
+    matching : {"abagen", "nearest", "native_voxels"}
 
     Returns
     -------
@@ -67,7 +71,8 @@ def assign(
         If `matching` is unknown, `tolerance` is not finite or, on a volume, above 100 mm, or a sample has no
         coordinates.
     AtlasError
-        If `matching` is ``abagen`` and the axes of a group volume are not those of space.
+        If `matching` is ``abagen`` and the axes of a group volume are not those of space, or
+        ``native_voxels`` and the atlas is a surface.
     """
     if matching not in MATCHINGS:
         raise ChoiceError(f"matching={matching!r} is unknown: choose one of {', '.join(MATCHINGS)}.")
@@ -76,7 +81,7 @@ def assign(
     points = samples[["mni_x", "mni_y", "mni_z"]].to_numpy(dtype=np.float64)
     _check_points(points)
     admissible = _admissible(samples, atlas)
-    if atlas.kind == "surface":
+    if atlas.kind == "surface" and matching in ON_SURFACES:
         return _surface(points, atlas, admissible, samples["structure"].to_numpy() == "cortex", tolerance)
     if abs(tolerance) > MAX_TOLERANCE:
         raise ChoiceError(f"tolerance={tolerance} is beyond {MAX_TOLERANCE:.0f} mm: choose a smaller one.")
@@ -337,4 +342,5 @@ def _affine(atlas: Atlas) -> NDArray[np.float64]:
 MATCHINGS: dict[str, Callable[[Points, Atlas, Mask, float], Labels]] = {
     "abagen": _abagen,
     "nearest": _nearest,
+    "native_voxels": nearest_voxels,
 }

@@ -233,7 +233,7 @@ class Atlas:
         return replace(self, has_info=False)
 
     def with_hemispheres_from_x(self, *, max_straddling: float = MAX_STRADDLING) -> Self:
-        """Same atlas whose regions have the hemisphere that they lie in, which then constrains the matching.
+        """Same atlas whose regions of unknown hemisphere have the one that they lie in; it then constrains.
 
         Parameters
         ----------
@@ -252,7 +252,10 @@ class Atlas:
                 "give the hemispheres as info."
             )
         sides = hemispheres_from_x(self.labels, self.coordinates[:, 0], self.regions, max_straddling)
-        return replace(self, regions=self.regions.assign(hemisphere=sides), has_info=True)
+        known = self.regions["hemisphere"]
+        return replace(
+            self, regions=self.regions.assign(hemisphere=known.where(known != "", sides)), has_info=True
+        )
 
     @property
     def centroids(self) -> Floats:

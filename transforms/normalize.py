@@ -334,7 +334,7 @@ NORMALIZATIONS_BY_QUANTILES = {"linear": NORMALIZATIONS, "hazen": HAZEN_NORMALIZ
 BATCH = "batch"
 """The method that needs all donors at once: `remove_donor_effects`."""
 
-ALIASES = {
+ABAGEN_ALIASES = {
     "demean": "center",
     "sig": "sigmoid",
     "scaled_sig": "scaled_sigmoid",
@@ -345,7 +345,17 @@ ALIASES = {
     "scaled_rsig": "scaled_robust_sigmoid",
     "mixed_sig": "mixed_sigmoid",
 }
-"""abagen's short names."""
+ARNATKEVICIUTE_ALIASES = {
+    "subtractMean": "center",
+    "maxmin": "minmax",
+    "scaledSigmoid": "scaled_sigmoid",
+    "robustSigmoid": "robust_sigmoid",
+    "scaledRobustSigmoid": "scaled_robust_sigmoid",
+    "mixedSigmoid": "mixed_sigmoid",
+    "scaledsigmoid5q": "scaled_sigmoid_quantiles",
+}
+ALIASES = ABAGEN_ALIASES | ARNATKEVICIUTE_ALIASES
+"""abagen's short names, and those of AHBAprocessing's ``BF_NormalizeMatrix``."""
 
 
 def canonical_name(name: str) -> str:

@@ -4,6 +4,7 @@ The choice among a gene's probes is made in :mod:`transforms.select`; :class:`Pr
 and :func:`gene_expression` applies it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,40 +16,152 @@ from numpy.typing import NDArray
 
 from transforms.blocks import gather, rearranged
 from transforms.errors import ChoiceError
+from transforms.reannotation import Reannotation
 
 GENES_PER_BLOCK = 2_048
+PROBES_PER_BLOCK = 4_096
+CUSTOM = "CUST"  # in the names of the probes that the Allen Institute added to Agilent's
+
+VARIANCE_SCALES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "normal": np.exp2,
+    "log2": np.asarray,
+}
+"""``variance_scale`` -> what turns log2 intensity into what a probe's variance is taken of."""
+
+PROBE_ORDERS = ("abagen", "probe_name")
 
 
-def annotate_probes(probes: pd.DataFrame, *, reannotated: bool) -> pd.DataFrame:
+def annotate_probes(
+    probes: pd.DataFrame,
+    *,
+    reannotated: bool | Reannotation,
+    agilent_only: bool = False,
+    probe_order: str = "abagen",
+) -> pd.DataFrame:
     """Give each probe its gene, and keep the probes whose gene is known.
 
     Parameters
     ----------
     probes : pandas.DataFrame
         The store's probe table, one row a probe, row number = position on the ``probe`` axis.
-    reannotated : bool
+    reannotated : bool or Reannotation
         True takes the symbols and Entrez ids of Arnatkeviciute et al. (2019, NeuroImage 189:353), False those
-        that the Allen Institute published.
+        that the Allen Institute published, a `Reannotation` its own.
+    agilent_only : bool
+        Leave out the custom probes, whose names contain "CUST".
+    probe_order : {"abagen", "probe_name"}
+        ``abagen``: ascending ``probe_id`` or, with the published annotation, the order of Probes.csv;
+        ``probe_name``: ascending names, byte by byte, as AHBAprocessing.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``probe_id``, ``gene_symbol``, ``entrez_id`` and ``row`` (position on the ``probe`` axis); in
-        ascending ``probe_id`` if `reannotated`, else in the order of Probes.csv. That order decides between
-        equal scores.
+        Columns ``probe_id``, ``gene_symbol``, ``entrez_id`` and ``row`` (position on the ``probe`` axis), in
+        `probe_order`, which decides between equal scores.
+
+    Raises
+    ------
+    ChoiceError
+        If a `Reannotation` knows none of the probes.
     """
-    prefix, order = ("reannotated_", "probe_id") if reannotated else ("", "published_row")
+    annotation = _annotation(probes, reannotated)
     table = pd.DataFrame(
         {
             "probe_id": probes["probe_id"],
-            "gene_symbol": probes[prefix + "gene_symbol"],
-            "entrez_id": probes[prefix + "entrez_id"],
+            "gene_symbol": annotation["gene_symbol"].to_numpy(dtype=object),
+            "entrez_id": annotation["entrez_id"].to_numpy(),
             "row": np.arange(len(probes)),
         }
     )
-    known = (table["entrez_id"] >= 0) & (table["gene_symbol"] != "")
+    known = ((table["entrez_id"] >= 0) & (table["gene_symbol"] != "")).to_numpy()
+    if agilent_only:
+        known = known & ~probes["probe_name"].str.contains(CUSTOM, regex=False).to_numpy(dtype=bool)
+    order = {"abagen": "probe_id" if reannotated else "published_row"}.get(probe_order, probe_order)
     by_order = np.argsort(probes[order].to_numpy(), kind="stable")
-    return table.iloc[by_order[known.to_numpy()[by_order]]].reset_index(drop=True)
+    return table.iloc[by_order[known[by_order]]].reset_index(drop=True)
+
+
+def _annotation(probes: pd.DataFrame, reannotated: bool | Reannotation) -> pd.DataFrame:
+    """``gene_symbol`` ("" none) and ``entrez_id`` (-1 none) of each probe."""
+    if isinstance(reannotated, Reannotation):
+        return reannotated.of(probes["probe_name"])
+    prefix = "reannotated_" if reannotated else ""
+    return probes[[prefix + "gene_symbol", prefix + "entrez_id"]].set_axis(
+        ["gene_symbol", "entrez_id"], axis=1
+    )
+
+
+def probe_variances(
+    expression: xr.DataArray, samples: pd.DataFrame, rows: NDArray[np.integer], *, scale: str
+) -> xr.DataArray:
+    """Variance (ddof=1) of each probe over each donor's samples.
+
+    Parameters
+    ----------
+    expression : xarray.DataArray
+        Dims (probe, sample), log2 intensity, dask-backed.
+    samples : pandas.DataFrame
+        Prepared samples (``donor``, ``column``).
+    rows : ndarray of int
+        Positions on the probe axis.
+    scale : {"normal", "log2"}
+        Of intensities, or of their logarithms.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (probe, donor), probes in the order of `rows`; lazy. NaN for a donor with one sample.
+    """
+    order = np.argsort(rows, kind="stable")
+    blocks = np.array_split(order, len(rows) // PROBES_PER_BLOCK + 1)
+    donors = {donor: table["column"].to_numpy() for donor, table in samples.groupby("donor", sort=False)}
+    by_donor = [
+        da.concatenate([_block_variances(expression, rows[block], columns, scale) for block in blocks])
+        for columns in donors.values()
+    ]
+    stacked = da.stack(by_donor, axis=1).rechunk(-1)
+    variances = rearranged(stacked, np.argsort(order), np.arange(len(donors)))
+    return xr.DataArray(variances, dims=("probe", "donor"), coords={"donor": list(donors)})
+
+
+def _block_variances(
+    expression: xr.DataArray, rows: NDArray[np.integer], columns: NDArray[np.integer], scale: str
+) -> da.Array:
+    block = gather(expression, rows, columns)
+    variances: da.Array = da.map_blocks(_variances, block, scale, drop_axis=1, dtype=np.float64)
+    return variances
+
+
+def _variances(block: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
+    if block.shape[1] < 2:
+        return np.full(len(block), np.nan)
+    variances: NDArray[np.float64] = VARIANCE_SCALES[scale](block).var(axis=1, ddof=1)
+    return variances
+
+
+def varying_probes(variances: xr.DataArray, percent: float) -> NDArray[np.bool_]:
+    """Mark the probes that are not among the least variable ones in every donor.
+
+    Parameters
+    ----------
+    variances : xarray.DataArray
+        Output of :func:`probe_variances`; computed here if it is still lazy.
+    percent : float
+        How many of the probes are called least variable in a donor, 0 to 100; of equal ones the first.
+
+    Returns
+    -------
+    (probe,) bool array
+
+    Notes
+    -----
+    What step S2 of AHBAprocessing means; its code applies the mask to another table than the one that it was
+    made of, and so drops other probes.
+    """
+    values = variances.transpose("donor", "probe").to_numpy()
+    n_low = int(np.floor(values.shape[1] * percent / 100 + 0.5))
+    ranks = np.argsort(np.argsort(values, axis=1, kind="stable"), axis=1, kind="stable")
+    return np.asarray((ranks >= n_low).any(axis=0))
 
 
 def detected_fraction(
@@ -85,7 +198,12 @@ def detected_fraction(
     return xr.DataArray(fraction, dims="probe", name="detected_fraction")
 
 
-def filter_probes(annotated: pd.DataFrame, fraction: xr.DataArray, threshold: float) -> pd.DataFrame:
+def filter_probes(
+    annotated: pd.DataFrame,
+    fraction: xr.DataArray,
+    threshold: float,
+    varying: NDArray[np.bool_] | None = None,
+) -> pd.DataFrame:
     """Keep the probes detected in at least `threshold` of the samples (intensity-based filter).
 
     Parameters
@@ -96,6 +214,8 @@ def filter_probes(annotated: pd.DataFrame, fraction: xr.DataArray, threshold: fl
         Output of :func:`detected_fraction` for ``annotated["row"]``; computed here if it is still lazy.
     threshold : float
         Clipped to 0..1.
+    varying : (probe,) bool array, optional
+        Output of :func:`varying_probes`: keep only these of them.
 
     Returns
     -------
@@ -107,9 +227,12 @@ def filter_probes(annotated: pd.DataFrame, fraction: xr.DataArray, threshold: fl
     ChoiceError
         If no probe is left.
     """
-    kept = annotated[fraction.to_numpy() >= np.clip(threshold, 0.0, 1.0)]
-    if kept.empty:
+    detected = fraction.to_numpy() >= np.clip(threshold, 0.0, 1.0)
+    if not detected.any():
         raise ChoiceError(f"no probe is detected in {threshold} of the samples: lower ibf_threshold")
+    kept = annotated[detected if varying is None else detected & varying]
+    if kept.empty:
+        raise ChoiceError("variance_filter leaves no probe that ibf_threshold keeps: lower one of them")
     return kept.reset_index(drop=True)
 
 

@@ -6,7 +6,7 @@ to the other side. Samples whose coordinate contradicts their structure's hemisp
 Sources: abagen (Markello et al. 2021, eLife 10:e72129); Romero-Garcia et al. 2018, NeuroImage 171:256.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,24 @@ OPPOSITE = {"L": "R", "R": "L", "B": "B"}
 SIDES = {"L": -1, "R": 1, "B": 0}
 """Hemisphere -> sign of mni_x of its samples; B is a structure without a hemisphere, on the midline."""
 
+CORTEX, SUBCORTEX = "cortex", "subcortex/brainstem"
+CORTEX_WORDS = (
+    "cortex",
+    "gyrus",
+    "gyri",
+    "sulcus",
+    "occipital pole",
+    "planum temporale",
+    "cuneus",
+    "frontal pole",
+    "operculum",
+    "planum polare",
+    "temporal pole",
+    "paracentral lobule",
+)
+"""What names a part of the cortex, for AHBAprocessing's ``listCortex``; the dentate gyrus is one too."""
+CEREBRAL_CORTEX, HIPPOCAMPAL_FORMATION, CEREBRAL_NUCLEI, THALAMUS = 4008, 4249, 4275, 4392
+
 MNI = ["mni_x", "mni_y", "mni_z"]
 CORRECTED_MNI = [f"corrected_{axis}" for axis in MNI]
 
@@ -40,6 +58,7 @@ def prepare_samples(
     donors: Sequence[str],
     corrected_mni: bool,
     lr_mirror: str | None,
+    check_sides: bool = True,
 ) -> pd.DataFrame:
     """Samples that a table is made of, with the coordinates in use, mirrored copies and sides checked.
 
@@ -55,6 +74,8 @@ def prepare_samples(
         Whether to use the corrected coordinates; see `use_coordinates`.
     lr_mirror : {None, "leftright", "rightleft", "bidirectional"}
         Which samples to copy to the other hemisphere; see `mirror`.
+    check_sides : bool
+        Whether to leave out samples on the wrong side; see `drop_mismatched`.
 
     Returns
     -------
@@ -76,7 +97,7 @@ def prepare_samples(
     chosen = samples.assign(column=np.arange(len(samples)))[samples["donor"].isin(order)]
     placed = use_coordinates(chosen, corrected_mni=corrected_mni)
     mirrored = label_structures(mirror(placed, ontology, lr_mirror=lr_mirror), ontology)
-    kept = drop_mismatched(mirrored)
+    kept = drop_mismatched(mirrored) if check_sides else mirrored
     return kept.sort_values("donor", key=lambda donor: donor.map(order), kind="stable", ignore_index=True)
 
 
@@ -214,6 +235,106 @@ def drop_mismatched(samples: pd.DataFrame) -> pd.DataFrame:
         The rows kept.
     """
     return samples[np.sign(samples["mni_x"]) == samples["hemisphere"].map(SIDES)]
+
+
+def drop_slabs(samples: pd.DataFrame, slab_types: Sequence[str]) -> pd.DataFrame:
+    """Leave out samples from slabs of some types.
+
+    Parameters
+    ----------
+    samples : DataFrame
+        With ``slab_type``.
+    slab_types : sequence of str
+        A sample goes if its slab type contains one of them: "BS" brainstem, "CB" cerebellum.
+
+    Returns
+    -------
+    DataFrame
+        The rows kept, renumbered.
+
+    Raises
+    ------
+    ChoiceError
+        If no sample is left.
+    """
+    gone = np.zeros(len(samples), dtype=bool)
+    for slab_type in slab_types:
+        gone |= samples["slab_type"].str.contains(slab_type, regex=False).to_numpy(dtype=bool)
+    if gone.all():
+        raise ChoiceError(f"exclude_slabs={', '.join(slab_types)} leaves no sample: name fewer slab types.")
+    return samples[~gone].reset_index(drop=True)
+
+
+def divide_samples(
+    samples: pd.DataFrame, ontology: pd.DataFrame, *, division: str, exclude_hippocampus: bool = False
+) -> pd.DataFrame:
+    """Divide samples by side and part of the brain, as step S3 of AHBAprocessing.
+
+    Parameters
+    ----------
+    samples : DataFrame
+        With ``structure_id`` and ``structure_name``.
+    ontology : DataFrame
+        With ``structure_id`` and ``structure_id_path``.
+    division : {"listCortex", "ontology"}
+        Cortex is what the structure's name says, and everything else is subcortex; or cortex is what the
+        ontology puts below cerebral cortex (hippocampal formation included), subcortex what it puts below
+        cerebral nuclei and thalamus, and the rest is neither.
+    exclude_hippocampus : bool
+        The hippocampal formation belongs to neither part.
+
+    Returns
+    -------
+    DataFrame
+        The samples with ``hemisphere`` "L" or "R" as the structure's name says and ``structure`` "cortex" or
+        "subcortex/brainstem", each "" for a sample of no side or part.
+
+    Raises
+    ------
+    ChoiceError
+        If the ontology lacks a sample's structure.
+
+    References
+    ----------
+    Arnatkeviciute et al. 2019, NeuroImage 189:353.
+    """
+    names = samples["structure_name"].reset_index(drop=True)
+    paths = _ontology_rows(samples, ontology)["structure_id_path"].reset_index(drop=True)
+    part = DIVISIONS[division](names, paths)
+    if exclude_hippocampus:
+        part = np.where(_is_below(paths, HIPPOCAMPAL_FORMATION), "", part)
+    return samples.assign(hemisphere=_side(names), structure=part)
+
+
+def _side(names: pd.Series) -> NDArray[np.object_]:
+    left, right = (names.str.contains(side, regex=False).to_numpy(dtype=bool) for side in ("left", "right"))
+    sides: NDArray[np.object_] = np.select([left & ~right, right & ~left], ["L", "R"], "").astype(object)
+    return sides
+
+
+def _part_by_name(names: pd.Series, paths: pd.Series) -> NDArray[np.object_]:  # noqa: ARG001
+    cortex = [any(word in name for word in CORTEX_WORDS) for name in names]
+    return np.where(cortex, CORTEX, SUBCORTEX).astype(object)
+
+
+def _part_by_ontology(names: pd.Series, paths: pd.Series) -> NDArray[np.object_]:  # noqa: ARG001
+    parts = [_is_below(paths, CEREBRAL_CORTEX), _is_below(paths, CEREBRAL_NUCLEI, THALAMUS)]
+    return np.select(parts, [CORTEX, SUBCORTEX], "").astype(object)
+
+
+def _is_below(paths: pd.Series, *structures: int) -> NDArray[np.bool_]:
+    found = [
+        paths.str.contains(f"/{structure}/", regex=False).to_numpy(dtype=bool) for structure in structures
+    ]
+    below: NDArray[np.bool_] = np.logical_or.reduce(found)
+    return below
+
+
+DIVISIONS: dict[str, Callable[[pd.Series, pd.Series], NDArray[np.object_]]] = {
+    "listCortex": _part_by_name,
+    "ontology": _part_by_ontology,
+}
+"""``divide_samples`` -> function of structures' names and paths that gives their part of the brain."""
 
 
 def similar_samples(expression: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:

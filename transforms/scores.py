@@ -41,8 +41,9 @@ def coefficient_of_variation(expression: Floats, genes: NDArray[Any], samples: p
 
 
 def times_detected(detected: NDArray[np.bool_], genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001
-    """Samples in which the probe is above the background (AHBAprocessing's ``LessNoise``), shape (probes,)."""
-    return detected.sum(axis=1, dtype=np.float64)
+    """How many samples have the probe above background (AHBAprocessing's ``LessNoise``), shape (probes,)."""
+    counts: Floats = detected.sum(axis=1, dtype=np.float64)
+    return counts
 
 
 def random_number(

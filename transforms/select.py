@@ -18,15 +18,55 @@ from numpy.typing import NDArray
 from transforms.blocks import as_slice, gather, rearranged
 from transforms.errors import ChoiceError
 from transforms.probes import ProbeSelection
-from transforms.scores import corr_intensity, corr_variance, max_intensity, max_variance, pc_loading
-from transforms.stability import diff_stability, rnaseq_correlation
+from transforms.scores import (
+    coefficient_of_variation,
+    corr_intensity,
+    corr_variance,
+    first_component_weight,
+    max_intensity,
+    max_variance,
+    pc_loading,
+    random_number,
+    times_detected,
+)
+from transforms.stability import (
+    diff_stability,
+    donor_pairs,
+    pair_stability,
+    rnaseq_by_well,
+    rnaseq_correlation,
+)
 
 PROBES_PER_BLOCK = 2_000
 DONOR_PROBES = ("aggregate", "independent", "common")
+SAMPLE_COLUMNS = ["donor", "structure_id", "well_id"]  # that a score can ask for
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 Score = Callable[..., Floats]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Choices that some selections take.
+
+    Attributes
+    ----------
+    rnaseq_threshold : float
+        ``RNAseq``: the correlation that a gene's best probe must exceed.
+    rnaseq_significance : float or None
+        ``RNAseq``: its p value must be below; None for any.
+    seed : int
+        ``Random``: equal seeds draw equal probes.
+    """
+
+    rnaseq_threshold: float = 0.2
+    rnaseq_significance: float | None = None
+    seed: int = 0
+
+
+DEFAULTS = ScoreOptions()
+Arguments = Callable[[pd.DataFrame, Mapping[str, pd.DataFrame], ScoreOptions], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -38,39 +78,123 @@ class SelectionMethod:
     score : callable or None
         Called with the expression (probes, samples), each row's gene and the samples' table; one score a
         probe, the largest is chosen. None: nothing is chosen, the probes are averaged.
-    pools_donors : bool
-        The method always looks at all donors together, whatever ``donor_probes`` says.
+    donor_probes : str or None
+        The one mode that the method has, whatever ``donor_probes`` says; None: any of `DONOR_PROBES`.
     whole_genes : bool
         A probe's score depends on the gene's other probes.
-    keeps_undefined : bool
-        A gene whose scores are undefined is represented by its first probe, not dropped.
+    reads : {"expression", "detected", ""}
+        What the score is called with; "": an array of that shape without content.
+    undefined : float
+        Where an undefined (NaN) score ranks: +inf first, -inf last. NaN: nowhere, and a gene without
+        any other score is dropped.
+    first_wins : bool
+        Of several probes with the most votes the first in the probes' order wins, not the smallest probe_id.
+    pairs : bool
+        Pairs of donors choose, not donors: the score gives a column a pair.
     min_donors : int
         Donors without which the score does not exist.
-    needs_rnaseq : bool
-        The score also takes ``rnaseq``, tables of RNA-seq profiles.
+    rnaseq_by : {"", "structure", "well"}
+        Tables of RNA-seq that the method needs: mean TPM of gene symbols x structures, or Entrez ids x wells.
+    arguments : callable, optional
+        The score's further keyword arguments, from a block's probes, the RNA-seq tables and the options.
     """
 
     score: Score | None
-    pools_donors: bool = False
+    donor_probes: str | None = None
     whole_genes: bool = False
-    keeps_undefined: bool = False
+    reads: str = "expression"
+    undefined: float = np.nan
+    first_wins: bool = False
+    pairs: bool = False
     min_donors: int = 1
-    needs_rnaseq: bool = False
+    rnaseq_by: str = ""
+    arguments: Arguments | None = None
+
+    @property
+    def pools_donors(self) -> bool:
+        """Whether the method always looks at all donors together."""
+        return self.donor_probes == "aggregate" or self.pairs
+
+    @property
+    def needs_rnaseq(self) -> bool:
+        """Whether the score takes tables of RNA-seq."""
+        return bool(self.rnaseq_by)
 
 
-_AVERAGE = SelectionMethod(score=None, pools_donors=True)
+def _by_symbol(
+    probes: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    options: ScoreOptions,  # noqa: ARG001
+) -> dict[str, Any]:
+    symbols = probes["gene_symbol"].to_numpy(dtype=object)
+    return {"rnaseq": {donor: table[table.index.isin(symbols)] for donor, table in tables.items()}}
 
-SELECTIONS: Mapping[str, SelectionMethod] = {
+
+def _by_entrez_id(
+    probes: pd.DataFrame, tables: Mapping[str, pd.DataFrame], options: ScoreOptions
+) -> dict[str, Any]:
+    ids = probes["entrez_id"].to_numpy()
+    return {
+        "rnaseq": {donor: table[table.index.isin(ids)] for donor, table in tables.items()},
+        "entrez_id": ids,
+        "threshold": options.rnaseq_threshold,
+        "significance": options.rnaseq_significance,
+    }
+
+
+def _by_seed(
+    probes: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],  # noqa: ARG001
+    options: ScoreOptions,
+) -> dict[str, Any]:
+    return {"probe_id": probes["probe_id"].to_numpy(), "seed": options.seed}
+
+
+_AVERAGE = SelectionMethod(score=None, donor_probes="aggregate")
+
+ABAGEN_SELECTIONS: Mapping[str, SelectionMethod] = {
     "average": _AVERAGE,
     "mean": _AVERAGE,
     "max_intensity": SelectionMethod(max_intensity),
     "max_variance": SelectionMethod(max_variance),
-    "pc_loading": SelectionMethod(pc_loading, whole_genes=True, keeps_undefined=True),
-    "corr_intensity": SelectionMethod(corr_intensity, whole_genes=True, keeps_undefined=True),
-    "corr_variance": SelectionMethod(corr_variance, whole_genes=True, keeps_undefined=True),
-    "diff_stability": SelectionMethod(diff_stability, pools_donors=True, min_donors=2),
-    "rnaseq": SelectionMethod(rnaseq_correlation, pools_donors=True, needs_rnaseq=True),
+    "pc_loading": SelectionMethod(pc_loading, whole_genes=True, undefined=np.inf),
+    "corr_intensity": SelectionMethod(corr_intensity, whole_genes=True, undefined=np.inf),
+    "corr_variance": SelectionMethod(corr_variance, whole_genes=True, undefined=np.inf),
+    "diff_stability": SelectionMethod(diff_stability, donor_probes="aggregate", min_donors=2),
+    "rnaseq": SelectionMethod(
+        rnaseq_correlation, donor_probes="aggregate", rnaseq_by="structure", arguments=_by_symbol
+    ),
 }
+"""The probe selections of abagen 0.1.3 (Markello et al. 2021), under its names."""
+
+_voting = partial(SelectionMethod, donor_probes="common", undefined=-np.inf, first_wins=True)
+
+ARNATKEVICIUTE_SELECTIONS: Mapping[str, SelectionMethod] = {
+    "Variance": _voting(max_variance),
+    "CV": _voting(coefficient_of_variation),
+    "LessNoise": _voting(times_detected, reads="detected"),
+    "PC": _voting(first_component_weight, whole_genes=True),
+    "maxIntensity": _voting(max_intensity),
+    "maxCorrelation_intensity": _voting(corr_intensity, whole_genes=True),
+    "maxCorrelation_variance": _voting(corr_variance, whole_genes=True),
+    "Mean": _AVERAGE,
+    "Random": _voting(random_number, reads="", arguments=_by_seed),
+    "RNAseq": SelectionMethod(
+        rnaseq_by_well,
+        donor_probes="aggregate",
+        whole_genes=True,
+        rnaseq_by="well",
+        arguments=_by_entrez_id,
+    ),
+    "DS": _voting(pair_stability, pairs=True, min_donors=2),
+}
+"""The probe selections of AHBAprocessing (Arnatkeviciute et al. 2019), under its names.
+
+Each donor chooses and the most frequent choice stands for the gene in all of them (``DS``: each pair of
+donors; ``RNAseq``: all donors together).
+"""
+
+SELECTIONS: Mapping[str, SelectionMethod] = {**ABAGEN_SELECTIONS, **ARNATKEVICIUTE_SELECTIONS}
 
 
 def select_probes(
@@ -81,6 +205,8 @@ def select_probes(
     probe_selection: str,
     donor_probes: str,
     rnaseq: Mapping[str, pd.DataFrame] | None = None,
+    detected: xr.DataArray | None = None,
+    options: ScoreOptions = DEFAULTS,
     probes_per_block: int = PROBES_PER_BLOCK,
 ) -> ProbeSelection:
     """Choose the probes that stand for each gene.
@@ -98,15 +224,21 @@ def select_probes(
     ChoiceError
         If a choice is unknown or impossible with these donors, or no gene is left.
     """
-    choices = {"probe_selection": probe_selection, "donor_probes": donor_probes}
-    donors = _donors(samples)
+    donors, mode = _donors(samples), _mode(probe_selection, donor_probes)
     if _method(probe_selection).score is None:
-        _pooled(probe_selection, donor_probes)
         return average_probes(probes, donors)
     scores = probe_scores(
-        expression, probes, samples, **choices, rnaseq=rnaseq, probes_per_block=probes_per_block
-    )
-    return choose_probes(scores.compute(), probes, donors, **choices)
+        expression,
+        probes,
+        samples,
+        probe_selection=probe_selection,
+        donor_probes=mode,
+        rnaseq=rnaseq,
+        detected=detected,
+        options=options,
+        probes_per_block=probes_per_block,
+    ).compute()
+    return choose_probes(scores, probes, donors, probe_selection=probe_selection, donor_probes=mode)
 
 
 def probe_scores(
@@ -117,6 +249,8 @@ def probe_scores(
     probe_selection: str,
     donor_probes: str,
     rnaseq: Mapping[str, pd.DataFrame] | None = None,
+    detected: xr.DataArray | None = None,
+    options: ScoreOptions = DEFAULTS,
     probes_per_block: int = PROBES_PER_BLOCK,
 ) -> xr.DataArray:
     """Score of every probe, lazily.
@@ -128,13 +262,18 @@ def probe_scores(
     probes : pandas.DataFrame
         Annotated and filtered probes (``probe_id``, ``gene_symbol``, ``entrez_id``, ``row``).
     samples : pandas.DataFrame
-        Prepared samples (``donor``, ``structure_id``, ``column``).
+        Prepared samples (``donor``, ``structure_id``, ``column``; ``well_id`` for ``RNAseq``).
     probe_selection : str
         A key of ``SELECTIONS`` that scores.
     donor_probes : {"aggregate", "independent", "common"}
         Score over all donors' samples together, or in each donor.
     rnaseq : mapping of str to pandas.DataFrame, optional
-        For ``probe_selection="rnaseq"``: donor -> mean TPM, gene symbols x structure ids.
+        For ``probe_selection="rnaseq"``: donor -> mean TPM, gene symbols x structure ids; for ``"RNAseq"``:
+        donor -> mean TPM, Entrez ids x well ids.
+    detected : xarray.DataArray, optional
+        For ``probe_selection="LessNoise"``: PACall, as `expression`, bool.
+    options : ScoreOptions
+        For ``"RNAseq"`` and ``"Random"``.
     probes_per_block : int
         About how many probes one task holds: 2,000 probes x 3,702 samples are 59 MB. Does not change the
         result.
@@ -142,7 +281,8 @@ def probe_scores(
     Returns
     -------
     xarray.DataArray
-        Dims (probe, pool); probes in the order of `probes`, coordinate ``pool`` = "all", or the donors.
+        Dims (probe, pool); probes in the order of `probes`, coordinate ``pool`` = "all", or the donors, or
+        the pairs of donors.
         Building it computes nothing.
 
     Raises
@@ -151,25 +291,30 @@ def probe_scores(
         If a choice is unknown, or impossible with these donors.
     """
     method = _method(probe_selection)
-    pools = _pools(samples, pooled=_pooled(probe_selection, donor_probes))
-    tables = _usable_rnaseq(rnaseq or {}, _donors(samples)) if method.needs_rnaseq else {}
-    _check_scores_exist(probe_selection, _donors(samples))
+    donors = _donors(samples)
+    pooled = method.pairs or _mode(probe_selection, donor_probes) == "aggregate"
+    pools = _pools(samples, pooled=pooled)
+    names = donor_pairs(donors) if method.pairs else list(pools)
+    tables = _usable_rnaseq(probe_selection, rnaseq or {}, donors) if method.rnaseq_by else {}
+    _check_scores_exist(probe_selection, donors)
+    array = _read_by(probe_selection, expression, detected)
     symbols = probes["gene_symbol"].to_numpy(dtype=object)
     units = pd.factorize(symbols)[0] if method.whole_genes else np.arange(len(probes))
     blocks = split_into_blocks(units, probes["row"].to_numpy(), probes_per_block)
     scored = [
         _scored(
-            gather(expression, probes["row"].to_numpy()[block], samples["column"].to_numpy()),
-            _bound_score(method, tables, symbols[block]),
+            gather(array, probes["row"].to_numpy()[block], samples["column"].to_numpy()),
+            _bound_score(method, probes.iloc[block], tables, options),
             symbols[block],
-            samples[["donor", "structure_id"]],
+            samples.filter(items=SAMPLE_COLUMNS),
             tuple(pools.values()),
+            len(names),
         )
         for block in blocks
     ]
     places = np.argsort(np.concatenate(blocks))
-    data = rearranged(da.concatenate(scored, axis=0).rechunk(-1), places, np.arange(len(pools)))
-    return xr.DataArray(data, dims=("probe", "pool"), coords={"pool": list(pools)}, name="score")
+    data = rearranged(da.concatenate(scored, axis=0).rechunk(-1), places, np.arange(len(names)))
+    return xr.DataArray(data, dims=("probe", "pool"), coords={"pool": names}, name="score")
 
 
 def choose_probes(
@@ -183,7 +328,8 @@ def choose_probes(
     """Choose each gene's best probe from computed scores.
 
     Between equal scores the first in the order of `probes` wins. An undefined (NaN) score loses to any other.
-    ``common`` takes the donors' most frequent choice, the smallest probe_id of several.
+    ``common`` takes the donors' most frequent choice; of several the smallest probe_id or, where the method
+    says so, the first in the order of `probes`.
 
     A gene without any defined score is dropped. Where each donor chooses (which abagen leaves undefined, or
     lets fail, if donors end up with different genes): ``independent`` keeps a gene only if every donor could
@@ -212,10 +358,12 @@ def choose_probes(
     """
     values = scores.transpose("probe", "pool").to_numpy()
     symbols, codes = np.unique(probes["gene_symbol"].to_numpy(dtype=object), return_inverse=True)
-    ranked = np.nan_to_num(values, nan=np.inf) if _method(probe_selection).keeps_undefined else values
+    method = _method(probe_selection)
+    ranked = np.where(np.isnan(values), method.undefined, values)
     chosen = np.stack([_best(column, codes, len(symbols)) for column in ranked.T], axis=1)
-    if donor_probes == "common":
-        chosen = _most_frequent(chosen, probes["probe_id"].to_numpy())
+    if _mode(probe_selection, donor_probes) == "common":
+        order = np.arange(len(probes)) if method.first_wins else probes["probe_id"].to_numpy()
+        chosen = _most_frequent(chosen, order)
     kept = (chosen >= 0).all(axis=1)
     if not kept.any():
         raise ChoiceError(
@@ -273,13 +421,13 @@ def _method(probe_selection: str) -> SelectionMethod:
     return SELECTIONS[probe_selection]
 
 
-def _pooled(probe_selection: str, donor_probes: str) -> bool:
-    """Whether all donors' samples are scored together."""
+def _mode(probe_selection: str, donor_probes: str) -> str:
+    """How donors share in the choice: the method's only way, or that asked for."""
     if donor_probes not in DONOR_PROBES:
         raise ChoiceError(
             f"donor_probes {donor_probes!r} is unknown: choose one of {', '.join(DONOR_PROBES)}"
         )
-    return donor_probes == "aggregate" or _method(probe_selection).pools_donors
+    return _method(probe_selection).donor_probes or donor_probes
 
 
 def _donors(samples: pd.DataFrame) -> list[str]:
@@ -297,12 +445,28 @@ def _check_scores_exist(probe_selection: str, donors: Sequence[str]) -> None:
         )
 
 
-def _usable_rnaseq(rnaseq: Mapping[str, pd.DataFrame], donors: Sequence[str]) -> Mapping[str, pd.DataFrame]:
+def _read_by(probe_selection: str, expression: xr.DataArray, detected: xr.DataArray | None) -> xr.DataArray:
+    """The array that the method's score looks at."""
+    reads = _method(probe_selection).reads
+    if reads == "expression":
+        return expression
+    if not reads:
+        nothing = da.zeros(expression.transpose("probe", "sample").shape, chunks=PROBES_PER_BLOCK)
+        return xr.DataArray(nothing, dims=("probe", "sample"))
+    if detected is None:
+        raise ChoiceError(f"probe_selection {probe_selection!r} counts detected samples: give `detected`")
+    return detected
+
+
+def _usable_rnaseq(
+    probe_selection: str, rnaseq: Mapping[str, pd.DataFrame], donors: Sequence[str]
+) -> Mapping[str, pd.DataFrame]:
     usable = {donor: table for donor, table in rnaseq.items() if donor in donors}
     if not usable:
         raise ChoiceError(
-            f"probe_selection 'rnaseq' needs RNA-seq of one of the donors {', '.join(donors)}, and there is "
-            f"{'that of ' + ', '.join(rnaseq) if rnaseq else 'none'}: add one or choose another method"
+            f"probe_selection {probe_selection!r} needs RNA-seq of one of the donors {', '.join(donors)}, "
+            f"and there is {'that of ' + ', '.join(rnaseq) if rnaseq else 'none'}: add one or choose another "
+            "method"
         )
     return usable
 
@@ -339,19 +503,25 @@ def split_into_blocks(units: Integers, rows: Integers, size: int) -> list[Intege
     return np.split(order, cuts)
 
 
-def _bound_score(method: SelectionMethod, tables: Mapping[str, pd.DataFrame], symbols: NDArray[Any]) -> Score:
-    """The method's score function, holding the RNA-seq rows of its block's genes if it wants them."""
+def _bound_score(
+    method: SelectionMethod, probes: pd.DataFrame, tables: Mapping[str, pd.DataFrame], options: ScoreOptions
+) -> Score:
+    """The method's score function, holding what else it wants to know of its block's probes."""
     assert method.score is not None  # noqa: S101 - checked with a message by _check_scores_exist
-    if not method.needs_rnaseq:
+    if method.arguments is None:
         return method.score
-    own = {donor: table[table.index.isin(symbols)] for donor, table in tables.items()}
-    return partial(method.score, rnaseq=own)
+    return partial(method.score, **method.arguments(probes, tables, options))
 
 
 def _scored(
-    block: da.Array, score: Score, genes: NDArray[Any], samples: pd.DataFrame, pools: tuple[Integers, ...]
+    block: da.Array,
+    score: Score,
+    genes: NDArray[Any],
+    samples: pd.DataFrame,
+    pools: tuple[Integers, ...],
+    n_columns: int,
 ) -> da.Array:
-    """Scores of one block's probes, shape (probes, pools)."""
+    """Scores of one block's probes, shape (probes, columns)."""
     scores: da.Array = da.map_blocks(
         _score_block,
         block,
@@ -359,7 +529,7 @@ def _scored(
         genes=genes,
         samples=samples,
         pools=pools,
-        chunks=(block.chunks[0], (len(pools),)),
+        chunks=(block.chunks[0], (n_columns,)),
         dtype=np.float64,
         meta=np.empty((0, 0)),
     )
@@ -369,7 +539,7 @@ def _scored(
 def _score_block(
     block: Floats, *, score: Score, genes: NDArray[Any], samples: pd.DataFrame, pools: tuple[Integers, ...]
 ) -> Floats:
-    return np.stack([score(block[:, as_slice(pool)], genes, samples.iloc[pool]) for pool in pools], axis=1)
+    return np.column_stack([score(block[:, as_slice(pool)], genes, samples.iloc[pool]) for pool in pools])
 
 
 def _best(scores: Floats, codes: Integers, n_genes: int) -> Integers:
@@ -382,9 +552,9 @@ def _best(scores: Floats, codes: Integers, n_genes: int) -> Integers:
     return best
 
 
-def _most_frequent(chosen: Integers, probe_ids: Integers) -> Integers:
-    """Each gene's most frequent choice, the smallest probe_id of several, for every pool: (genes, pools)."""
-    ids = probe_ids[chosen]
+def _most_frequent(chosen: Integers, order: Integers) -> Integers:
+    """Each gene's most frequent choice, of several the first in `order`, for every pool: (genes, pools)."""
+    ids = order[chosen]
     agreeing = chosen[:, :, np.newaxis] == chosen[:, np.newaxis, :]
     votes = np.where(chosen >= 0, agreeing.sum(axis=2), 0)
     winning = votes == votes.max(axis=1, keepdims=True)

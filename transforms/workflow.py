@@ -5,7 +5,7 @@ step's numbers: which probes are detected, and which of them stands for a gene. 
 by `select_genes`, block by block.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -54,8 +54,16 @@ class Source:
     ontology: pd.DataFrame
     rnaseq: Callable[[], Mapping[str, pd.DataFrame]] | None = None
 
-    def in_native_space(self, atlas: AtlasSet) -> "Source":
-        """The same with samples where they lie in their donors' MRI."""
+    def in_native_space(self, atlas: AtlasSet, donors: Iterable[str]) -> "Source":
+        """The same with samples where they lie in their donors' MRI.
+
+        Raises
+        ------
+        AtlasError
+            If one of the donors has no atlas.
+        """
+        for donor in donors:
+            atlas.of(donor)
         return replace(self, samples=place_in_native_space(self.samples, atlas))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from lake.catalogue import Entry
 from lake.catalogue import atlases as known_atlases
 from lake.cli import shared_options
 from lake.commands.choices import choice_options, pipeline_from
@@ -109,16 +110,37 @@ def _print_reports(reports: list[UnitReport]) -> None:
 
 
 @click.command()
+@click.argument("part", metavar="[NAME-PART]", default="")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also atlases whose package is not installed, or fetched."
+)
 @shared_options
-def atlases(quiet: bool, debug: bool) -> None:
-    """List the atlases known by name, with what they are and where they come from.
+def atlases(part: str, everything: bool, quiet: bool, debug: bool) -> None:
+    """List the atlases known by name; those whose name holds NAME-PART, with whom to cite.
 
-    Any other atlas is named by its file: `ahba run --atlas my.nii.gz`.
+    Here: yes, its package is installed; no; net, nilearn downloads it. Any other atlas is named by
+    its file: `ahba run --atlas my.nii.gz`.
+
+    \b
+    Examples:
+      ahba atlases
+      ahba atlases schaefer
     """
-    entries = known_atlases()
-    headings = ["name", "space", "regions", "licence", "comes with"]
-    print_table(
-        headings, [(e.name, e.space, e.regions, e.licence, e.package) for e in entries], numbers=["regions"]
-    )
-    for citation in dict.fromkeys(entry.citation for entry in entries):
-        print_text(citation)
+    found = [entry for entry in known_atlases() if part.casefold() in entry.name]
+    if not found:
+        raise RequestError(f"No atlas has {part!r} in its name; `ahba atlases --all` lists them.")
+    shown = [entry for entry in found if everything or part or (entry.installed and not entry.fetcher)]
+    headings = ["name", "space", "regions", "licence", "here"]
+    rows = [(e.name, e.space, e.regions or "", e.licence, _state(e)) for e in shown]
+    print_table(headings, rows, numbers=["regions"])
+    for package in dict.fromkeys((e.install, e.prefix) for e in found if not e.installed):
+        print_text(f"More {package[1]}: {package[0]}")
+    print_text(f"{len(shown)} of {len(known_atlases())} atlases." + ("" if everything else " All: --all"))
+    for citation in dict.fromkeys(entry.citation for entry in shown if part):
+        print_text(f"Cite: {citation}")
+
+
+def _state(entry: Entry) -> str:
+    if not entry.installed:
+        return "no"
+    return "net" if entry.fetcher else "yes"
