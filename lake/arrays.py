@@ -1,19 +1,23 @@
 """Reading and writing tables and matrices as Zarr arrays, checksummed and readable by any Zarr tool."""
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.core.sync import sync
 
 from lake.errors import DamageError
 from lake.layout import Variable, chunk_rows, shard_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DTYPES: dict[str, Any] = {
     "f8": np.dtype("f8"),
@@ -39,7 +43,7 @@ def fast_codecs() -> Iterator[None]:
         yield
 
 
-def write_table(group: zarr.Group, variables: Iterable[Variable], table: pd.DataFrame) -> None:
+def write_table(group: zarr.Group, variables: Iterable[Variable], table: "pd.DataFrame") -> None:
     """Write the columns that `variables` name, one array each, one chunk each."""
     for variable in variables:
         values = np.asarray(table[variable.name].to_numpy(), dtype=_DTYPES[variable.dtype])
@@ -57,21 +61,66 @@ def write_table(group: zarr.Group, variables: Iterable[Variable], table: pd.Data
         array[:] = values
 
 
-def read_table(group: zarr.Group, variables: Iterable[Variable]) -> pd.DataFrame:
+def read_table(group: zarr.Group, variables: Iterable[Variable]) -> "pd.DataFrame":
     """Read the columns that `variables` name; strings come as Python objects."""
-    return pd.DataFrame({variable.name: _read_column(group, variable) for variable in variables})
+    import pandas as pd
+
+    names = [variable.name for variable in variables]
+    return pd.DataFrame({n: as_objects(v) for n, v in zip(names, read_columns(group, names), strict=True)})
 
 
-def _read_column(group: zarr.Group, variable: Variable) -> NDArray[Any]:
-    where = f"{str(group.store_path).removeprefix('file://')}/{variable.name}"
+def as_objects(values: NDArray[Any]) -> NDArray[Any]:
+    """Strings as Python objects, which pandas and xarray work with; all else as it is."""
+    return values.astype(object) if values.dtype.kind == "T" else values
+
+
+def read_columns(group: zarr.Group, paths: Sequence[str]) -> list[NDArray[Any]]:
+    """Read whole columns of tables, all of them at once.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    paths : sequence of str
+        Arrays below the group. What many take together is a little more than what the slowest takes.
+
+    Returns
+    -------
+    list of ndarray
+        Strings as `numpy.dtypes.StringDType`.
+
+    Raises
+    ------
+    DamageError
+        If one of them is missing or damaged.
+    """
+    return list(sync(_gathered(_as_async(group), paths)))
+
+
+def _as_async(group: zarr.Group) -> zarr.AsyncGroup:
+    return zarr.AsyncGroup(group.metadata, group.store_path)
+
+
+async def _gathered(group: zarr.AsyncGroup, paths: Sequence[str]) -> list[NDArray[Any]]:
+    return await asyncio.gather(*(_read_column(group, path) for path in paths))
+
+
+async def _read_column(group: zarr.AsyncGroup, path: str) -> NDArray[Any]:
+    where = f"{str(group.store_path).removeprefix('file://')}/{path}"
     with damage_named(where):
-        array = group[variable.name]
-        assert isinstance(array, zarr.Array)  # noqa: S101 - narrows the type
-        values: NDArray[Any] = array[:]  # type: ignore[assignment]
-        n_chunks = array.nchunks_initialized
-    if n_chunks < array.nchunks:
+        array: Any = await group.getitem(path)
+        values: NDArray[Any] = await array.getitem(...)
+        # A missing chunk reads as fill values: only then is it worth while to look for the files.
+        whole = not is_filled(values, array.metadata.fill_value) or (
+            await array.nchunks_initialized() == array.nchunks
+        )
+    if not whole:
         raise DamageError(where, "a chunk is missing")
-    return values.astype(object) if variable.dtype == "str" else values
+    return values
+
+
+def is_filled(values: NDArray[Any], fill: Any) -> bool:
+    """Whether all values are those that a chunk has which is not there; NaN equals NaN."""
+    return bool(((values == fill) | (values != values)).all())
 
 
 @contextmanager

