@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from lake.ingestion import ingest_directory
     from lake.masks import interpolated_map, samples_in_mask, write_maps
+    from lake.pipelines import read_pipeline, read_reannotation
     from lake.runs import expression, run, tables_for
     from lake.store import Lake
     from lake.tables import read_expression
@@ -46,6 +47,8 @@ __all__ = [
     "open",
     "read_donor_expression",
     "read_expression",
+    "read_pipeline",
+    "read_reannotation",
     "region_distances",
     "remove_distance",
     "run",
@@ -74,6 +77,8 @@ _HOMES = {
     "load_atlas": "lake.catalogue",
     "read_donor_expression": "lake.coexpression",
     "read_expression": "lake.tables",
+    "read_pipeline": "lake.pipelines",
+    "read_reannotation": "lake.pipelines",
     "region_distances": "transforms.distance",
     "remove_distance": "transforms.distance_correction",
     "run": "lake.runs",

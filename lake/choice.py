@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 
 from lake.errors import RequestError
-from lake.runs import source_of
 from lake.rows import Integers
-from lake.selection import Selection, everything
+from lake.runs import source_of
+from lake.selection import Selection, everything, named
 from lake.store import Lake
 from transforms.pipeline import Pipeline
-from transforms.probes import ProbeSelection
+from transforms.probes import ProbeSelection, annotate_probes
 from transforms.workflow import Source, select_genes
 
 # Probes that are read at once; of more, Dask reads whole files.
@@ -39,8 +39,8 @@ def choose_probes(
     ChoiceError
         If a choice is wrong, or no gene is left.
     RequestError
-        If both a pipeline and choices are given, the selection is one of genes already, or the pipeline leaves
-        out a donor of the selection.
+        If both a pipeline and choices are given, the selection is one of genes already, or the pipeline
+        leaves out a donor of the selection.
     """
     if selection.choice is not None:
         raise RequestError(f"{selection.question} has one value a gene already.")
@@ -59,7 +59,9 @@ def choose_probes(
     found = select_genes(source if rows is None else _only(source, store, rows), chosen, donors).selection
     positions = np.arange(store.manifest.n_probes) if rows is None else rows
     choice = replace(found, rows={donor: positions[at] for donor, at in found.rows.items()})
-    return choice, _lost(selection, choice)
+    if rows is None and selection.rows is not None:
+        choice = _restricted(choice, selection.rows)
+    return choice, _lost(selection, choice, chosen)
 
 
 def _competing(selection: Selection, pipeline: Pipeline) -> Integers | None:
@@ -89,13 +91,30 @@ def _in_memory(data: xr.Dataset, store: Lake, rows: Integers) -> xr.Dataset:
     )
 
 
-def _lost(selection: Selection, choice: ProbeSelection) -> tuple[str, ...]:
+def _restricted(choice: ProbeSelection, rows: Integers) -> ProbeSelection:
+    """The genes for which one of these probes stands in any donor.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    """
+    sizes = np.diff(choice.starts)
+    gene = np.repeat(np.arange(len(sizes)), sizes)
+    kept = np.unique(np.concatenate([gene[np.isin(own, rows)] for own in choice.rows.values()]))
+    if not len(kept):
+        raise RequestError("None of these probes is chosen for its gene: ask for the gene.")
+    picked = np.isin(gene, kept)
+    return ProbeSelection(
+        genes=choice.genes.iloc[kept].reset_index(drop=True),
+        rows={donor: own[picked] for donor, own in choice.rows.items()},
+        starts=np.concatenate([[0], np.cumsum(sizes[kept])]),
+    )
+
+
+def _lost(selection: Selection, choice: ProbeSelection, pipeline: Pipeline) -> tuple[str, ...]:
     if selection.rows is None:
         return ()
-    probes = selection.probes
-    symbols = set(probes["reannotated_gene_symbol"]) | set(probes["gene_symbol"])
-    kept = set(choice.genes["gene_symbol"])
-    chosen = {*probes.loc[probes["reannotated_gene_symbol"].isin(kept), "gene_symbol"], *kept}
-    lost = sorted(symbol for symbol in symbols - chosen - {""} if symbol)
-    del lost
-    return ()
+    asked = annotate_probes(selection.probes.reset_index(drop=True), reannotated=pipeline.reannotated)
+    lost = sorted(set(asked["gene_symbol"]) - set(choice.genes["gene_symbol"]))
+    return (f"No probe of {named(lost)} is left by these choices.",) if lost else ()

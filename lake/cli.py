@@ -17,6 +17,7 @@ COMMANDS = {
     "info": ("lake.commands.stores", "Say what a store holds."),
     "verify": ("lake.commands.stores", "Read all of a store and name what is damaged."),
     "atlases": ("lake.commands.runs", "List the atlases known by name."),
+    "presets": ("lake.commands.presets", "List published sets of choices, or show one."),
     "run": ("lake.commands.runs", "Make region x gene tables for atlases."),
     "demo": ("lake.commands.demo", "Try the whole way on simulated data."),
 }

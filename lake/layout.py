@@ -215,9 +215,9 @@ manifest is the snapshot id that every table and run records. A donor exists fro
 names it; the manifest is replaced atomically. Of a donor that was replaced, the older generation stays
 until the next ingest, for readers at work on it.
 
-Matrices are kept in chunks of all of a donor's samples and as many probes as fit into {CHUNK_BYTES >> 10} KiB (at
-most {CHUNK_ROWS}), in files of {SHARD_ROWS} probes (fewer where a donor has very many samples), compressed with
-blosc (zstd, shuffle); every chunk has a
+Matrices are kept in chunks of all of a donor's samples and as many probes as fit into
+{CHUNK_BYTES >> 10} KiB (at most {CHUNK_ROWS}), in files of {SHARD_ROWS} probes (fewer where a donor has very
+many samples), compressed with blosc (zstd, shuffle); every chunk has a
 checksum. They equal the CSV's numbers to the last bit. A missing or damaged chunk is an error, never a
 fill value: `ahba verify` names it.
 

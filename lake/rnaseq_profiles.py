@@ -35,7 +35,7 @@ def _by_well(store: Lake) -> dict[str, pd.DataFrame]:
 
 
 def _well_means(rnaseq: xr.Dataset) -> pd.DataFrame:
-    """Entrez id x well; of rows with the same id the first published one counts, those without are left out."""
+    """Entrez id x well, for genes with an id; of several with the same, the first in the published order."""
     genes = pd.DataFrame({name: rnaseq[name].to_numpy() for name in ("entrez_id", "published_row")})
     first = genes[genes["entrez_id"] >= 0].sort_values("published_row").drop_duplicates("entrez_id")
     wells = pd.Series(rnaseq["well_id"].to_numpy(), name="well_id")

@@ -10,7 +10,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
-from lake.arrays import damage_named, fast_codecs, is_filled
+from lake.arrays import damage_named, fast_codecs
 from lake.errors import DamageError
 
 Integers = NDArray[np.integer]
@@ -62,16 +62,15 @@ class RowReader:
 
     async def _part(self, matrix: str, rows: Integers, columns: Integers | None) -> NDArray[Any]:
         array = await self._matrix(matrix)
+        if not len(rows):
+            raise ValueError("no rows to read")
         wanted, places = np.unique(rows, return_inverse=True)
         runs = adjacent_runs(wanted, array.chunks[0], array.shards[0] if array.shards else array.chunks[0])
-        blocks = await asyncio.gather(*(self._run(array, matrix, run) for run in runs))
-        part: NDArray[Any] = np.empty(
-            (len(wanted), array.shape[1] if columns is None else len(columns)), array.dtype
-        )
+        blocks = await asyncio.gather(*(self._run(array, matrix, run, columns) for run in runs))
+        part: NDArray[Any] = np.empty((len(wanted), *blocks[0].shape[1:]), array.dtype)
         for (start, stop), block in zip(runs, blocks, strict=True):
             first, last = np.searchsorted(wanted, (start, stop))
-            chosen = block if columns is None else block[:, columns]
-            part[first:last] = chosen if last - first == stop - start else chosen[wanted[first:last] - start]
+            part[first:last] = block if last - first == stop - start else block[wanted[first:last] - start]
         return part if np.array_equal(wanted, rows) else part[places]
 
     async def _matrix(self, matrix: str) -> Any:
@@ -80,13 +79,16 @@ class RowReader:
                 self._open[matrix] = await self._root.getitem(matrix)
         return self._open[matrix]
 
-    async def _run(self, array: Any, matrix: str, run: Run) -> NDArray[Any]:
-        where, fill = f"{self._path}/{matrix}", array.metadata.fill_value
+    async def _run(self, array: Any, matrix: str, run: Run, columns: Integers | None) -> NDArray[Any]:
+        where = f"{self._path}/{matrix}"
         with damage_named(where):
-            values: NDArray[Any] = await array.getitem((slice(*run), slice(None)))
-        if is_filled(values, fill) and not await self._is_there(array, matrix, run[0]):
+            read: NDArray[Any] = await array.getitem((slice(*run), slice(None)))
+        values = read if columns is None else read[:, columns]
+        lacking = np.isnan(values).any() if values.dtype.kind == "f" else not values.any()
+        # What is missing reads as the fill value: only then is it worth while to look for the file.
+        if lacking and not await self._is_there(array, matrix, run[0]):
             raise DamageError(f"{where}/{_file(array, run[0])}", "is missing")
-        if values.dtype.kind == "f" and np.isnan(values).any():
+        if lacking and values.dtype.kind == "f":
             raise DamageError(where, f"holds no number in rows {run[0]} to {run[1] - 1}")
         return values
 

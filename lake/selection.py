@@ -67,7 +67,7 @@ class Selection:
 
     @property
     def dim(self) -> str:
-        """ "probe", or "gene" after `per_gene`."""
+        """Name of the first axis: ``probe``, or ``gene`` after `per_gene`."""
         return "probe" if self.choice is None else "gene"
 
     @property
@@ -80,10 +80,11 @@ class Selection:
     @cached_property
     def donors(self) -> list[str]:
         """Donors with a sample in the selection, ascending."""
-        return list(self._parts)
+        return list(self.parts)
 
     @cached_property
-    def _parts(self) -> dict[str, tuple[Integers, Integers]]:
+    def parts(self) -> dict[str, tuple[Integers, Integers]]:
+        """Donor -> where its samples are in the selection, and their positions among the donor's samples."""
         return by_donor(self.columns, self.store.sample_counts)
 
     # ---- narrowing ----
@@ -207,12 +208,13 @@ class Selection:
         stop = self.shape[0] if stop is None else min(stop, self.shape[0])
         requests = [
             (self.store.manifest.donors[donor].group, self._rows_of(donor, start, stop), positions)
-            for donor, (_, positions) in self._parts.items()
+            for donor, (_, positions) in self.parts.items()
         ]
         found = self.store.rows.read(name, requests)
         values = np.empty((stop - start, len(self.columns)), dtype=bool if name == "detected" else np.float64)
-        for (places, _), part in zip(self._parts.values(), found, strict=True):
-            values[:, places] = part if self.choice is None else _means(part, self.choice.starts[start : stop + 1])
+        starts = None if self.choice is None else self.choice.starts[start : stop + 1]
+        for (places, _), part in zip(self.parts.values(), found, strict=True):
+            values[:, places] = part if starts is None else _means(part, starts)
         return values
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, Floats]]:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:  # loaded where they are used: one gene is asked for in less t
     import pandas as pd
     import xarray as xr
 
+    from lake.names import Genes
+    from lake.runs import AtlasLike
+    from lake.selection import Selection
+
 
 class Lake:
     """A store of AHBA data at one snapshot; see `lake.open`.
@@ -252,6 +256,56 @@ class Lake:
         """
         chosen = [donor for donor in self.resolve_donors(donors) if donor in self.manifest.rnaseq]
         return {donor: _structure_means(self.rnaseq(donor)) for donor in chosen}
+
+    # ---- questions; see lake/queries.py, places.py, comparison.py and correlation.py ----
+
+    def everything(self) -> "Selection":
+        """All probes in all samples, to choose from; nothing is read."""
+        from lake.selection import everything
+
+        return everything(self)
+
+    def gene(self, genes: "Genes", **options: Any) -> "Selection":
+        """Probes of genes in all samples, by symbol, Entrez id or probe id: `lake.queries.gene`."""
+        from lake.queries import gene
+
+        return gene(self, genes, **options)
+
+    def near(self, point: Sequence[float], **options: Any) -> "Selection":
+        """Samples around a coordinate, ``radius=`` mm or ``k=`` of them: `lake.places.near`."""
+        from lake.places import near
+
+        return near(self, point, **options)
+
+    def structure(self, name: str | int, **options: Any) -> "Selection":
+        """Samples of a structure of the ontology, by acronym, name or id: `lake.places.structure`."""
+        from lake.places import structure
+
+        return structure(self, name, **options)
+
+    def in_atlas(self, atlas: "AtlasLike", regions: Any = None, **options: Any) -> "Selection":
+        """Samples in regions of an atlas: `lake.places.in_atlas`."""
+        from lake.places import in_atlas
+
+        return in_atlas(self, atlas, regions, **options)
+
+    def in_mask(self, mask: "AtlasLike", **options: Any) -> "Selection":
+        """Samples inside a mask: `lake.places.in_mask`."""
+        from lake.places import in_mask
+
+        return in_mask(self, mask, **options)
+
+    def compare(self, a: "Selection", b: "Selection", **options: Any) -> "pd.DataFrame":
+        """Every probe or gene in one set of samples against another: `lake.comparison.compare`."""
+        from lake.comparison import compare
+
+        return compare(a, b, **options)
+
+    def correlated(self, gene: "Genes", **options: Any) -> "pd.DataFrame":
+        """Every probe or gene, those most like one gene first: `lake.correlation.correlated`."""
+        from lake.correlation import correlated
+
+        return correlated(self, gene, **options)
 
     def _matrix(self, name: str) -> "da.Array":
         import dask.array as da

@@ -98,15 +98,12 @@ def covering_design(
     for combination in given:
         board.meet(board.positions(combination))
     design = [{name: combination[name] for name in choices} for combination in given]
-    while board.wanted.any() or len(design) < at_least:
+    while board.wanted.any():
+        design.append(_best(board, list(choices), rng))
+    while len(design) < at_least:
         if not board.wanted.any():
             board.want_all()
-        chosen = max((_candidate(board, list(choices), rng) for _ in range(TRIES)), key=board.new_pairs)
-        if not board.new_pairs(chosen):
-            raise ValueError(f"{_unmet(board)} cannot be met: exclude it, with the reason.")
-        board.meet(chosen)
-        found = dict(board.values[at] for at in chosen)
-        design.append({name: found[name] for name in choices})
+        design.append(_best(board, list(choices), rng))
     return design
 
 
@@ -136,12 +133,23 @@ def _board(choices: Mapping[str, Sequence[Any]], excluded: Sequence[Excluded]) -
     return board
 
 
+def _best(board: _Board, names: list[str], rng: random.Random) -> Combination:
+    """The combination that meets the most new pairs of those tried; they are met then."""
+    chosen = max((_candidate(board, names, rng) for _ in range(TRIES)), key=board.new_pairs)
+    if not board.new_pairs(chosen):
+        one, two = (board.values[at] for at in np.argwhere(board.wanted)[0])
+        raise ValueError(f"{one[0]}={one[1]!r} and {two[0]}={two[1]!r} cannot meet: exclude them, say why.")
+    board.meet(chosen)
+    found = dict(board.values[at] for at in chosen)
+    return {name: found[name] for name in names}
+
+
 def _candidate(board: _Board, names: list[str], rng: random.Random) -> list[int]:
     """One combination around a pair that has yet to meet; empty where a choice is left without a value."""
     first, second = _one_of(np.argwhere(_hardest(board)), rng)
     chosen = [first, second]
     taken = {board.values[at][0] for at in chosen}
-    for name in sorted(set(names) - taken, key=lambda _: rng.random()):
+    for name in sorted((name for name in names if name not in taken), key=lambda _: rng.random()):
         possible = [at for at in board.levels(name) if board.allowed[at, chosen].all()]
         if not possible:
             return []
@@ -159,8 +167,3 @@ def _hardest(board: _Board) -> np.ndarray:
     """The pairs yet to meet of the value that has the most of them."""
     row = board.wanted.sum(axis=1).argmax()
     return board.wanted & (np.arange(len(board.values)) == row)[:, None]
-
-
-def _unmet(board: _Board) -> str:
-    one, two = (board.values[at] for at in np.argwhere(board.wanted)[0])
-    return f"{one[0]}={one[1]!r} with {two[0]}={two[1]!r}"

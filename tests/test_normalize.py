@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from transforms import normalize as module
 from transforms.errors import ChoiceError
 from transforms.normalize import (
-    ALIASES,
+    ABAGEN_ALIASES,
     NORMALIZATIONS,
     NORMALIZATIONS_BY_QUANTILES,
     QUANTILES,
@@ -123,7 +123,7 @@ def test_each_method_equals_its_plain_transcription(expression, method, quantile
 def test_both_conventions_offer_the_same_methods_and_every_alias_leads_to_one():
     assert NORMALIZATIONS_BY_QUANTILES.keys() == QUANTILES.keys()
     assert NORMALIZATIONS_BY_QUANTILES["hazen"].keys() == NORMALIZATIONS.keys()
-    assert set(ALIASES.values()) <= NORMALIZATIONS.keys()
+    assert set(ABAGEN_ALIASES.values()) <= NORMALIZATIONS.keys()
 
 
 def test_the_conventions_differ_by_as_much_as_was_published():
@@ -171,7 +171,7 @@ def test_every_name_of_abagen_means_the_same_here():
     for names in RECORDED["synonyms"]:
         assert len({canonical_name(name) for name in names}) == 1
     accepted = {name for names in RECORDED["synonyms"] for name in names}
-    assert accepted | {"batch", "hampel"} == {*NORMALIZATIONS, *ALIASES, "batch"}
+    assert accepted | {"batch", "hampel"} == {*NORMALIZATIONS, *ABAGEN_ALIASES, "batch"}
 
 
 @pytest.mark.parametrize("name", RECORDED["structures"]["normalized"])

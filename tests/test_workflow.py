@@ -165,10 +165,10 @@ def test_batch_reads_one_donor_at_a_time(
 
 
 def test_rnaseq_is_asked_for_only_where_it_is_used(small_lake: lake.Lake) -> None:
-    asked: list[int] = []
+    asked: list[str] = []
 
-    def profiles() -> dict[str, pd.DataFrame]:
-        asked.append(1)
+    def profiles(*, by: str) -> dict[str, pd.DataFrame]:
+        asked.append(by)
         samples = small_lake.samples[small_lake.samples["donor"] == small_lake.donors[0]]
         structures = samples["structure_id"].unique()
         symbols = sorted(set(small_lake.probes["reannotated_gene_symbol"]) - {""})
@@ -180,7 +180,7 @@ def test_rnaseq_is_asked_for_only_where_it_is_used(small_lake: lake.Lake) -> Non
     select_genes(source, lake.Pipeline(probe_selection="max_variance"), small_lake.donors)
     assert not asked
     found = select_genes(source, lake.Pipeline(probe_selection="rnaseq"), small_lake.donors)
-    assert asked == [1]
+    assert asked == ["structure"]
     assert len(found.selection.genes)
     without = Source(plain.microarray, plain.probes, plain.samples, plain.ontology)
     with pytest.raises(ChoiceError, match="needs RNA-seq"):

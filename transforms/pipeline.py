@@ -185,6 +185,16 @@ class Pipeline:
                 raise ChoiceError(f"There is no choice {name!r}{suggest(name, known)}.")
         return cls(**choices)
 
+    def changed(self, **changes: Any) -> "Pipeline":
+        """Make a pipeline with some other choices.
+
+        Raises
+        ------
+        ChoiceError
+            As `from_choices`.
+        """
+        return Pipeline.from_choices({**self.__dict__, **changes})
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "Pipeline":
         """Make a published pipeline.
@@ -235,8 +245,9 @@ class Pipeline:
             raise ChoiceError(f"The choices are not TOML: {error}.") from None
         values = {name: None if value == NONE else value for name, value in choices.items()}
         preset = values.pop("preset", None)
-        if isinstance(values.get("reannotated"), str) and reannotation is not None:
-            values["reannotated"] = reannotation(values["reannotated"])
+        table = values.get("reannotated")
+        if isinstance(table, str) and reannotation is not None:
+            values["reannotated"] = reannotation(table)
         return cls.from_choices(values) if preset is None else cls.preset(str(preset), **values)
 
     def to_toml(self) -> str:
@@ -257,6 +268,7 @@ class Pipeline:
     def parameters(self) -> dict[str, Any]:
         """Every choice under its name, as JSON can hold it; equal pipelines give equal parameters."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: [*value] if isinstance(value, tuple) else value for name, value in values.items()}
         if callable(self.agg_metric):
             values["agg_metric"] = f"{self.agg_metric.__module__}.{self.agg_metric.__qualname__}"
         if isinstance(self.reannotated, Reannotation):

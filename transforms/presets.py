@@ -20,6 +20,7 @@ class Preset:
     Attributes
     ----------
     citation : str
+        As far as the source names the paper.
     atlas : str
         What it was, or is to be, used with.
     unknown : str
@@ -107,7 +108,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             gene_norm="zscore",
         ),
         "French2015": _reproduced(
-            "French & Paus 2015, Front Neurosci 9:323",
+            "French et al. 2015, Front Neurosci",
             _VOLUME,
             reannotated=False,
             ibf_threshold=0,
@@ -131,7 +132,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             gene_norm="zscore",
         ),
         "Krienen2016": _reproduced(
-            "Krienen et al. 2016, PNAS 113:E469",
+            "Krienen et al. 2016, PNAS",
             _VOLUME,
             reannotated=False,
             ibf_threshold=0,
@@ -141,7 +142,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             gene_norm="center",
         ),
         "Anderson2018": _reproduced(
-            "Anderson et al. 2018, Nat Commun 9:1578",
+            "Anderson et al. 2018, Nat Commun",
             _VOLUME,
             reannotated=False,
             ibf_threshold=0,
@@ -152,7 +153,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             norm_structures=True,
         ),
         "Burt2018": _reproduced(
-            "Burt et al. 2018, Nat Neurosci 21:1251",
+            "Burt et al. 2018, Nat Neurosci",
             _NATIVE,
             reannotated=False,
             ibf_threshold=0,
@@ -179,7 +180,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             agg_metric="median",
         ),
         "Anderson2020": _reproduced(
-            "Anderson et al. 2020, PNAS 117:25138",
+            "Anderson et al. 2020, PNAS",
             _NATIVE,
             reannotated=False,
             ibf_threshold=0.2,
@@ -191,7 +192,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "Liu2020": _reproduced(
             "Liu et al. 2020, NeuroImage",
             _VOLUME,
-            "Volume and page of the paper are not in the source.",
             reannotated=True,
             ibf_threshold=0.5,
             probe_selection="average",

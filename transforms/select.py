@@ -110,16 +110,6 @@ class SelectionMethod:
     rnaseq_by: str = ""
     arguments: Arguments | None = None
 
-    @property
-    def pools_donors(self) -> bool:
-        """Whether the method always looks at all donors together."""
-        return self.donor_probes == "aggregate" or self.pairs
-
-    @property
-    def needs_rnaseq(self) -> bool:
-        """Whether the score takes tables of RNA-seq."""
-        return bool(self.rnaseq_by)
-
 
 def _by_symbol(
     probes: pd.DataFrame,

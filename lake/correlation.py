@@ -1,0 +1,112 @@
+"""Genes whose spatial profile is most like one gene's, found block by block over all probes or genes.
+
+A profile is compared within each donor, so that what donors differ in (batch, age, delay) neither makes nor
+breaks a likeness; the donors' correlations are averaged with the number of their samples as weights. Samples
+are neighbours in space, so p values that take them for independent mean nothing: none are given.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from lake.comparison import LABELS
+from lake.errors import RequestError
+from lake.names import Genes
+from lake.queries import for_donors
+from lake.selection import Selection, everything, named
+
+if TYPE_CHECKING:
+    from lake.store import Lake
+    from transforms.pipeline import Pipeline
+
+Floats = NDArray[np.float64]
+
+FEWEST = 3  # samples of a donor; two always correlate perfectly
+METHODS: dict[str, Callable[[Floats], Floats]] = {
+    "pearson": lambda values: values,
+    "spearman": lambda values: rankdata(values, axis=1),
+}
+
+
+def correlated(
+    store: "Lake",
+    gene: Genes,
+    *,
+    within: Selection | None = None,
+    method: str = "pearson",
+    pipeline: "Pipeline | None" = None,
+    donors: str | Sequence[str] = "all",
+    reannotated: bool = True,
+) -> pd.DataFrame:
+    """All probes (or genes), those most like a gene first.
+
+    Parameters
+    ----------
+    store : Lake
+    gene : str or int
+        A gene or probe, see `lake.names.resolve`. Of several probes the mean of their standardised profiles
+        is taken.
+    within : Selection, optional
+        Samples over which profiles are compared, such as ``store.structure("Cx")``; all if left out. If it
+        has genes chosen, only those are searched.
+    method : {"pearson", "spearman"}
+    pipeline : Pipeline, optional
+        Compare genes, one value each by the pipeline's choice, and not probes.
+    donors : "all" or sequence of str
+    reannotated : bool
+        Whose symbols, with probes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Labels of the probe (or gene) and ``r``: the mean of the donors' correlations, weighted by samples.
+        Sorted by ``r``, highest first; the gene itself is among them; NaN, last, where a profile is constant
+        in a donor. ``attrs`` say what was asked.
+
+    Raises
+    ------
+    RequestError
+        If the gene, the method or a donor is unknown, or no donor has three samples.
+    """
+    if method not in METHODS:
+        raise RequestError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
+    places = _of_enough(for_donors(everything(store) if within is None else within, donors))
+    asked = replace(places, rows=None).genes(gene, reannotated=reannotated)
+    searched = places if pipeline is None else places.per_gene(pipeline)
+    seeds = asked if pipeline is None else asked.per_gene(pipeline)
+    profile = _standardised(seeds.read(), places, method).mean(axis=0, keepdims=True)
+    profile = _standardised(profile, places, "pearson")[0]
+    r = [_standardised(values, places, method) @ profile for _, values in searched.blocks()]
+    table = searched.probes[list(LABELS[searched.dim])].reset_index(drop=True).assign(r=np.concatenate(r))
+    table = table.sort_values("r", ascending=False, kind="stable", ignore_index=True)
+    question = f"{method} with {named(gene)} over {places.question}"
+    table.attrs = {**replace(asked, question=question).provenance(), "donors": ", ".join(places.donors)}
+    return table
+
+
+def _of_enough(places: Selection) -> Selection:
+    """The samples of donors that have enough of them."""
+    donor = places.store.sample_columns(["donor"])["donor"][places.columns]
+    _, of, counts = np.unique(donor, return_inverse=True, return_counts=True)
+    enough = counts[of] >= FEWEST
+    if not enough.any():
+        raise RequestError(f"{places.question}: no donor has {FEWEST} samples, which a correlation needs.")
+    return places if enough.all() else places.where(enough, places.question)
+
+
+def _standardised(values: Floats, places: Selection, method: str) -> Floats:
+    """Profiles such that the product of two is their weighted mean correlation within donors."""
+    n_samples = len(places.columns)
+    result = np.empty_like(values)
+    for at, _ in places.parts.values():
+        own = METHODS[method](values[:, at])
+        centred = own - own.mean(axis=1, keepdims=True)
+        spread = np.sqrt(np.square(centred).sum(axis=1, keepdims=True))
+        spread[np.ptp(own, axis=1) == 0] = np.nan  # a constant, whose mean may be off in the last bit
+        result[:, at] = centred / spread * np.sqrt(len(at) / n_samples)
+    return result

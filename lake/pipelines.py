@@ -1,0 +1,61 @@
+"""Sets of choices as files: TOML of a pipeline, CSV of a re-annotation."""
+
+from pathlib import Path
+
+from ingest.reannotations import read_reannotation as read_table
+from lake.errors import RequestError
+from transforms.errors import ChoiceError
+from transforms.pipeline import Pipeline
+from transforms.reannotation import Reannotation
+
+MOST_BYTES = 1 << 20  # a set of choices is a page
+
+
+def read_reannotation(path: str | Path) -> Reannotation:
+    """Read a re-annotation of one's own, for ``Pipeline(reannotated=..)``.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        CSV with the columns ``probe_name``, ``gene_symbol`` and ``entrez_id``.
+
+    Raises
+    ------
+    ingest.errors.InputError
+        With every wrong cell and its line.
+    ChoiceError
+        If rows contradict each other.
+    """
+    return Reannotation.from_table(read_table(path), name=str(path))
+
+
+def read_pipeline(path: str | Path) -> Pipeline:
+    """Read a set of choices that `Pipeline.to_toml` wrote, or a person.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        TOML: choices under their names, and perhaps ``preset``, whose choices they change. A re-annotation
+        that ``reannotated`` names is sought from the file's own folder.
+
+    Raises
+    ------
+    RequestError
+        If the file is missing or no text.
+    ChoiceError
+        If a choice is unknown or wrong; the message names the file.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()[: MOST_BYTES + 1]
+        text = content.decode()
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror or error}; give a TOML file of choices.") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: this is no text; give a TOML file of choices.") from None
+    if len(content) > MOST_BYTES:
+        raise RequestError(f"{path}: larger than 1 MiB; this is no file of choices.")
+    try:
+        return Pipeline.from_toml(text, reannotation=lambda name: read_reannotation(path.parent / name))
+    except ChoiceError as error:
+        raise ChoiceError(f"{path}: {error}") from None
