@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def main() -> None:
     """Run ``ahba``: 0 all well, 1 the work failed, 2 the input is wrong."""
     debug = "--debug" in sys.argv
+    warnings.showwarning = _warn  # type: ignore[assignment]  # it takes whatever it is told
     try:
         sys.exit(ahba.main(standalone_mode=False))
     except click.ClickException as error:
@@ -91,6 +93,12 @@ def main() -> None:
             raise
         click.echo(f"Error: {_sentence(error)}", err=True)
         sys.exit(_exit_code(error))
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Say what people should know in a plain line; what only developers can change stays unsaid."""
+    if issubclass(category, UserWarning):
+        click.echo(f"Warning: {message}", err=True)
 
 
 def _exit_code(error: Exception) -> int:

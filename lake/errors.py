@@ -1,5 +1,8 @@
 """What can go wrong with a store, a request or a run."""
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class RequestError(ValueError):
     """What was asked for does not exist or makes no sense; the message says what does."""
@@ -26,4 +29,16 @@ class DamageError(StoreError):
 
 
 class RunError(RuntimeError):
-    """Some units of a run failed; those that did not are written."""
+    """Some units of a run failed; those that did not are written.
+
+    Parameters
+    ----------
+    message : str
+        Which failed, and why.
+    reports : sequence
+        A `lake.runs.UnitReport` of every unit.
+    """
+
+    def __init__(self, message: str, reports: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.reports = reports

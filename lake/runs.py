@@ -142,7 +142,7 @@ def run(
         lines = [
             f"  {report.unit.atlas}, pipeline {report.unit.pipeline}: {report.reason}" for report in failed
         ]
-        raise RunError("\n".join([f"{len(failed)} of {len(reports)} units failed:", *lines]))
+        raise RunError("\n".join([f"{len(failed)} of {len(reports)} units failed:", *lines]), reports)
     return reports
 
 

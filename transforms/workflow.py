@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from transforms.aggregate import aggregate_donor, combine_donors, count_samples, drop_unusable_genes
-from transforms.assign import assign
+from transforms.assign import assign, warn_if_misplaced
 from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, AtlasSet, atlas_of, place_in_native_space
 from transforms.errors import AtlasError, ChoiceError
@@ -430,6 +430,8 @@ def region_tables(
             f"No sample falls into a region of {atlas.name}: is it in {atlas.space} space? "
             f"tolerance is {pipeline.tolerance:g}."
         )
+    if isinstance(atlas, Atlas):
+        warn_if_misplaced(sum(map(np.count_nonzero, labels.values())), sum(map(len, labels.values())), atlas)
     regions = REGION_SETS[pipeline.normalise_what].regions(atlas.regions, atlas=atlas.name)
     parts = [
         part_of(donor, samples, labels[donor], norm_matched=pipeline.norm_matched)

@@ -1,5 +1,6 @@
 """``ahba run`` and ``ahba atlases``: from a store to tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lake.cli import shared_options
 from lake.commands.choices import choice_options, pipeline_from
 from lake.commands.printing import print_table, print_text
 from lake.commands.stores import STORE
-from lake.errors import RequestError
+from lake.errors import RequestError, RunError
 from lake.export import check_suffix, export
 from lake.layout import SIMULATED_NOTE
 from lake.progress import Reporter
@@ -85,9 +86,13 @@ def run(
     reporter = Reporter(quiet=quiet)
     with reporter.showing() as report:
         if out is not None:
-            reports = run_tables(
-                opened, atlases, [pipeline], out=out, donor_tables=save_donors, progress=report
-            )
+            try:
+                reports = run_tables(
+                    opened, atlases, [pipeline], out=out, donor_tables=save_donors, progress=report
+                )
+            except RunError as error:
+                _print_reports(error.reports)
+                raise
             _print_reports(reports)
         if output_file is not None:
             tables = tables_for(opened, atlases[0], pipeline)
@@ -100,7 +105,7 @@ def run(
         print_text(f"Next, in Python: lake.read_expression({str(out)!r}, atlas={atlases[0].name!r})")
 
 
-def _print_reports(reports: list[UnitReport]) -> None:
+def _print_reports(reports: Sequence[UnitReport]) -> None:
     headings = ["atlas", "regions", "with samples", "genes", "samples", "status"]
     rows = [(r.unit.atlas, r.n_regions, r.n_filled, r.n_genes, r.n_samples, r.status) for r in reports]
     print_table(headings, rows, numbers=headings[1:5])
