@@ -28,5 +28,5 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,atlases]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,atlases,sql,s3]'
 	@touch $@

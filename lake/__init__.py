@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from lake.ingestion import ingest_directory
     from lake.masks import interpolated_map, samples_in_mask, write_maps
     from lake.pipelines import read_pipeline, read_reannotation
+    from lake.queries import gene_tables
     from lake.runs import expression, run, tables_for
+    from lake.selection import Selection
+    from lake.sql import query
     from lake.store import Lake
     from lake.tables import read_expression
     from lake.verification import verify
@@ -37,14 +40,17 @@ __all__ = [
     "AtlasSet",
     "Lake",
     "Pipeline",
+    "Selection",
     "atlases",
     "correlated_gene_expression",
     "expression",
     "gene_coexpression",
+    "gene_tables",
     "ingest_directory",
     "interpolated_map",
     "load_atlas",
     "open",
+    "query",
     "read_donor_expression",
     "read_expression",
     "read_pipeline",
@@ -68,10 +74,12 @@ _HOMES = {
     "AtlasSet": "transforms.atlas_set",
     "Lake": "lake.store",
     "Pipeline": "transforms.pipeline",
+    "Selection": "lake.selection",
     "atlases": "lake.catalogue",
     "correlated_gene_expression": "transforms.coexpression",
     "expression": "lake.runs",
     "gene_coexpression": "transforms.coexpression",
+    "gene_tables": "lake.queries",
     "ingest_directory": "lake.ingestion",
     "interpolated_map": "lake.masks",
     "load_atlas": "lake.catalogue",
@@ -81,6 +89,7 @@ _HOMES = {
     "read_reannotation": "lake.pipelines",
     "region_distances": "transforms.distance",
     "remove_distance": "transforms.distance_correction",
+    "query": "lake.sql",
     "run": "lake.runs",
     "samples_in_mask": "lake.masks",
     "stable_genes": "transforms.stable",

@@ -20,6 +20,12 @@ COMMANDS = {
     "atlases": ("lake.commands.runs", "List the atlases known by name."),
     "presets": ("lake.commands.presets", "List published sets of choices, or show one."),
     "run": ("lake.commands.runs", "Make region x gene tables for atlases."),
+    "gene": ("lake.commands.queries", "Look up genes: their probes in all samples."),
+    "near": ("lake.commands.places", "Look up samples around a coordinate."),
+    "structure": ("lake.commands.places", "Look up samples of a structure."),
+    "compare": ("lake.commands.comparisons", "Compare expression in two places."),
+    "correlated": ("lake.commands.comparisons", "Find genes whose profile is like one gene's."),
+    "sql": ("lake.commands.sql", "Answer a SELECT over labels and tables."),
     "demo": ("lake.commands.demo", "Try the whole way on simulated data."),
 }
 
@@ -68,6 +74,11 @@ def ahba() -> None:
     ingest            files -> a store
     run               store -> region x gene tables
     """
+
+
+STORE = click.option(
+    "--store", required=True, help="The store: a directory, or a URL such as s3://bucket/ahba.zarr."
+)
 
 
 def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -63,8 +63,9 @@ def compare(
         Labels of the probe (or gene), then ``mean_a``, ``mean_b`` (log2; means of the donors' means, or with
         ``samples`` over samples), ``difference`` (a - b), ``fold_change`` (2 ** difference, as the portal),
         ``n_donors`` and ``n_higher`` (donors in which a is higher) but with ``samples``, ``t`` and ``df`` but
-        with ``permutation``, ``p_value`` (two-sided) and ``fdr`` (Benjamini and Hochberg 1995, over all
-        rows). Sorted by ``difference``, highest in a first. ``attrs`` say what was compared.
+        with ``permutation``, ``p_value`` (two-sided; 1 where ``samples`` finds no variance) and ``fdr``
+        (Benjamini and Hochberg 1995, over all rows). Sorted by ``difference``, highest in a first. ``attrs``
+        say what was compared.
 
     Raises
     ------
@@ -196,17 +197,28 @@ def _permuted_effects(values: Floats, design: _Design) -> Columns:
 
 
 def _sample_effects(values: Floats, design: _Design) -> Columns:
-    a, b = values[:, : design.n_a], values[:, design.n_a :]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a gene without variance: NaN
-        found = stats.ttest_ind(a, b, axis=1, equal_var=False)
-    means = {"mean_a": a.mean(axis=1), "mean_b": b.mean(axis=1)}
-    p_value = np.where(np.isnan(found.pvalue), 1.0, found.pvalue)
-    return means | {
-        "difference": means["mean_a"] - means["mean_b"],
-        "t": found.statistic,
-        "df": found.df,
-        "p_value": p_value,
+    sides = values[:, : design.n_a], values[:, design.n_a :]
+    mean_a, mean_b = (side.mean(axis=1) for side in sides)
+    errors = [_variance(side) / side.shape[1] for side in sides]
+    total = errors[0] + errors[1]
+    parts = [error**2 / (side.shape[1] - 1) for error, side in zip(errors, sides, strict=True)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(total > 0, (mean_a - mean_b) / np.sqrt(total), np.nan)
+        df = np.where(total > 0, total**2 / (parts[0] + parts[1]), np.nan)
+    return {
+        "mean_a": mean_a,
+        "mean_b": mean_b,
+        "difference": mean_a - mean_b,
+        "t": t,
+        "df": df,
+        "p_value": np.where(total > 0, 2 * stats.t.sf(np.abs(t), df), 1.0),
     }
+
+
+def _variance(values: Floats) -> Floats:
+    """Variance over samples; 0 of a constant, whose mean may be off in the last bit."""
+    constant = np.ptp(values, axis=1) == 0
+    return np.where(constant, 0.0, values.var(axis=1, ddof=1))
 
 
 # ---- the moderated t test ----

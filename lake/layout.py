@@ -20,7 +20,7 @@ CITATION = (
 )
 SIMULATED_NOTE = "SIMULATED data: made up by `ahba simulate`, no measurement of any brain."
 
-CHUNK_ROWS, CHUNK_BYTES = 256, 256 << 10
+CHUNK_ROWS, CHUNK_BYTES = 256, 128 << 10
 SHARD_ROWS, SHARD_BYTES = 2048, 16 << 20
 
 
@@ -155,10 +155,10 @@ RNASEQ_MATRICES = (
 
 
 def chunk_rows(n_samples: int, itemsize: int = 8) -> int:
-    """Probes in a chunk: at most 256, and so many as fit into 256 KiB before compression.
+    """Probes in a chunk: at most 256, and so many as fit into 128 KiB before compression.
 
     A gene is read chunk by chunk. Against 256 probes always, measured on 946 samples: one gene reads an
-    eighth of the bytes in a third of the time, and all of a donor reads and writes as fast.
+    sixteenth of the bytes in a quarter of the time, and all of a donor reads and writes as fast.
     """
     return _fitting(CHUNK_ROWS, itemsize * n_samples, CHUNK_BYTES)
 
@@ -217,7 +217,7 @@ until the next ingest, for readers at work on it.
 
 Matrices are kept in chunks of all of a donor's samples and as many probes as fit into
 {CHUNK_BYTES >> 10} KiB (at most {CHUNK_ROWS}), in files of {SHARD_ROWS} probes (fewer where a donor has very
-many samples), compressed with blosc (zstd, shuffle); every chunk has a
+many samples), compressed with blosc (shuffle, lz4; detection calls zstd); every chunk has a
 checksum. They equal the CSV's numbers to the last bit. A missing or damaged chunk is an error, never a
 fill value: `ahba verify` names it.
 

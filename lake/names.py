@@ -109,6 +109,8 @@ def _by_entrez(store: Lake, number: int, reannotated: bool) -> Resolved:
 
 
 def _by_name(store: Lake, name: str, reannotated: bool) -> Resolved:
+    if not name:  # a probe without a gene has no symbol, and is not meant
+        raise RequestError("There is no gene '': name at least one.")
     chosen, other = (_symbols(store, flag) for flag in (reannotated, not reannotated))
     exact = _rows(chosen == name)
     if len(exact):
@@ -118,7 +120,7 @@ def _by_name(store: Lake, name: str, reannotated: bool) -> Resolved:
         return _renamed(store, name, renamed, reannotated)
     for symbols in (chosen, other):
         same = np.unique(symbols[np.strings.upper(symbols) == name.upper()])
-        if len(same) and name:
+        if len(same):
             spelled = _by_name(store, str(same[0]), reannotated)
             return Resolved(spelled.rows, (f"{name} is taken for {same[0]}.", *spelled.notes))
     probes = _rows(store.probe_columns(["probe_name"])["probe_name"] == name)

@@ -13,6 +13,9 @@ from zarr.core.sync import sync
 from lake.arrays import damage_named, fast_codecs
 from lake.errors import DamageError
 
+# Reads under way: on a disk as many as keep the cores busy, over a network as many as hide its delay.
+AT_ONCE_LOCAL, AT_ONCE_REMOTE = 3, 32
+
 Integers = NDArray[np.integer]
 Run = tuple[int, int]
 Request = tuple[str, Integers, Integers | None]
@@ -34,6 +37,7 @@ class RowReader:
         self._path = path
         self._local = None if "://" in path else Path(path)
         self._open: dict[str, Any] = {}
+        self._turn = asyncio.Semaphore(AT_ONCE_REMOTE if self._local is None else AT_ONCE_LOCAL)
 
     def read(self, name: str, requests: Iterable[Request]) -> list[NDArray[Any]]:
         """Rows of one matrix of each of several donors.
@@ -82,8 +86,10 @@ class RowReader:
     async def _run(self, array: Any, matrix: str, run: Run, columns: Integers | None) -> NDArray[Any]:
         where = f"{self._path}/{matrix}"
         with damage_named(where):
-            read: NDArray[Any] = await array.getitem((slice(*run), slice(None)))
-        values = read if columns is None else read[:, columns]
+            async with self._turn:
+                read: NDArray[Any] = await array.getitem((slice(*run), slice(None)))
+                values = read if columns is None else read[:, columns]
+                del read  # before the next one is read
         lacking = np.isnan(values).any() if values.dtype.kind == "f" else not values.any()
         # What is missing reads as the fill value: only then is it worth while to look for the file.
         if lacking and not await self._is_there(array, matrix, run[0]):

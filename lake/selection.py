@@ -126,6 +126,20 @@ class Selection:
         kept = np.isin(donor, np.array(chosen, dtype=donor.dtype))
         return self.where(kept, f"{self.question}, donor {', '.join(chosen)}")
 
+    def others(self, donors: str | Sequence[str] = "all") -> "Selection":
+        """The same probes in all samples that are not in the selection, of these donors.
+
+        Raises
+        ------
+        RequestError
+            If a donor is not in the store, or no sample is left.
+        """
+        rest = np.setdiff1d(np.arange(sum(self.store.sample_counts.values())), self.columns)
+        if not len(rest):
+            raise RequestError(f"{self.question} has all samples: there are no others.")
+        others = replace(self, question="all other samples", columns=rest, labels={})
+        return others if isinstance(donors, str) and donors == "all" else others.of_donors(donors)
+
     def where(self, kept: NDArray[np.bool_], question: str) -> "Selection":
         """The same, of some of its samples.
 

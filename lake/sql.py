@@ -35,7 +35,7 @@ SHUT = {
 }
 
 
-def sql(statement: str, *, store: Lake | None = None, tables: str | Path | None = None) -> pd.DataFrame:
+def query(statement: str, *, store: Lake | None = None, tables: str | Path | None = None) -> pd.DataFrame:
     """Answer one SELECT.
 
     Parameters

@@ -132,8 +132,8 @@ def _write_frame(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any])
     text = json.dumps(provenance, sort_keys=True)
     table = table.replace_schema_metadata({PROVENANCE: text.encode()})
     with written_aside(path) as aside:
-        # Numbers have no dictionary and no statistics: measured on 16,000 genes x 400 regions, that is written
-        # 3 x faster, 15 % smaller, and one gene is found in half the time.
+        # Numbers have no dictionary and no statistics: measured on 16,000 genes x 400 regions, that is
+        # written 3 x faster, 15 % smaller, and one gene is found in half the time.
         texts = [field.name for field in table.schema if not pa.types.is_primitive(field.type)]
         pq.write_table(
             table,

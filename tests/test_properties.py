@@ -145,7 +145,8 @@ def brains(draw: st.DrawFn) -> Brain:
     shape = (len(probes), len(samples))
     course = rng.normal(0, 1, (len(probes), 100))[:, samples["structure_id"]]
     expression = 7 + rng.normal(0, 1, (shape[0], 1)) + course + rng.normal(0, 0.5, shape)
-    return Brain(expression, rng.random(shape) < 0.8, probes, samples, ontology)
+    detected = rng.random(shape) < rng.uniform(0.2, 1, (shape[0], 1))
+    return Brain(expression, detected, probes, samples, ontology)
 
 
 def invented_atlas() -> nibabel.Nifti1Image:
@@ -236,6 +237,46 @@ def test_order_never_matters(
 ) -> None:
     _, tables = tables_of(brain, atlas, pipeline)
     _, again = tables_of(shuffled(brain, rng), atlas, pipeline)
+    assert_same_tables(tables, again)
+
+
+def jittered_sheet(rng: np.random.Generator, offset: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates and triangles of 6 x 6 vertices, no two of them equally far from a third."""
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(6.0), np.arange(6.0), indexing="ij"))
+    corner = np.array([6 * i + j for i in range(5) for j in range(5)])
+    lower = np.column_stack([corner, corner + 6, corner + 1])
+    upper = np.column_stack([corner + 6, corner + 7, corner + 1])
+    flat = np.column_stack([offset + 6 * x, 6 * y, 6 * np.sin(x + y)])
+    return flat + rng.uniform(-1, 1, flat.shape), np.concatenate([lower, upper])
+
+
+def sheets(rng: np.random.Generator) -> Atlas:
+    """A surface with nine regions a side."""
+    sides, meshes = [], [jittered_sheet(rng, -40), jittered_sheet(rng, 10)]
+    for first in (1, 10):
+        labels = first + np.arange(36) // 12 * 3 + np.arange(36) % 6 // 2
+        sides.append(nibabel.GiftiImage(darrays=[nibabel.gifti.GiftiDataArray(labels.astype(np.int32))]))
+    return Atlas.from_surface(*sides, mesh=(meshes[0], meshes[1]), name="sheets").without_info()
+
+
+@given(brains(), pipelines(missing="interpolate", lr_mirror=None), seeds)
+@settings(deadline=None, max_examples=40)
+def test_order_never_matters_where_no_two_samples_are_equally_near(
+    brain: Brain, pipeline: lake.Pipeline, rng: np.random.Generator
+) -> None:
+    """Each sample of a donor is near a vertex of its own, on its structure's side; on a grid two can tie."""
+    atlas = sheets(rng)
+    samples = brain.samples[brain.samples["hemisphere"] != "B"]
+    turn = samples.groupby(["donor", "hemisphere"]).cumcount().to_numpy()
+    vertex = rng.permutation(36)[turn] + np.where(samples["hemisphere"] == "L", 0, 36)
+    places = np.tile(atlas.coordinates[vertex] + rng.uniform(-0.1, 0.1, (len(vertex), 3)), 2)
+    kept = brain.taken(np.arange(len(brain.probes)), samples.index.to_numpy())
+    cortical = brain.ontology.assign(structure="cortex")
+    placed = replace(
+        kept, samples=kept.samples.assign(**dict(zip(COORDINATES, places.T, strict=True))), ontology=cortical
+    )
+    _, tables = tables_of(placed, atlas, pipeline)
+    _, again = tables_of(shuffled(placed, rng), atlas, pipeline)
     assert_same_tables(tables, again)
 
 

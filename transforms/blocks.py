@@ -1,10 +1,12 @@
 """Any rows and columns of a lazy probe x sample array, as one block, without reading what lies between."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 
@@ -29,13 +31,54 @@ def gather(array: xr.DataArray, rows: NDArray[np.integer], columns: NDArray[np.i
     -------
     dask.array.Array
         Shape (len(rows), len(columns)), one chunk. Each chunk of `array` that holds a wanted value is read
-        once, in the array's order; the wanted order is made inside the block's own task.
+        once, and one task copies the wanted values of all of them to their places: Dask's own indexing
+        would copy each value four times.
     """
-    wanted_rows, row_places = np.unique(rows, return_inverse=True)
-    wanted_columns, column_places = np.unique(columns, return_inverse=True)
     data = da.asanyarray(array.transpose("probe", "sample").data)
-    block = data[as_slice(wanted_rows)][:, as_slice(wanted_columns)].rechunk(-1)
-    return rearranged(block, row_places, column_places)
+    shape = (len(rows), len(columns))
+    row_parts, column_parts = _parts(rows, data.chunks[0]), _parts(columns, data.chunks[1])
+    parts = [[data.blocks[r.chunk, c.chunk].to_delayed().item() for c in column_parts] for r in row_parts]
+    taken = delayed(_assemble, pure=True)(parts, row_parts, column_parts, shape, data.dtype)
+    block: da.Array = da.from_delayed(taken, shape=shape, dtype=data.dtype, meta=data._meta)
+    return block
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is wanted of one chunk along one axis: positions within it, and where they go."""
+
+    chunk: int
+    positions: NDArray[np.integer] | slice
+    places: NDArray[np.integer] | slice
+
+
+def _parts(wanted: NDArray[np.integer], sizes: tuple[int, ...]) -> list[_Part]:
+    ends = np.cumsum(sizes)
+    chunk_of = np.searchsorted(ends, wanted, side="right")
+    starts = ends - np.asarray(sizes)
+    return [
+        _Part(int(chunk), as_slice(wanted[places] - starts[chunk]), as_slice(places))
+        for chunk in np.unique(chunk_of)
+        for places in [np.flatnonzero(chunk_of == chunk)]
+    ]
+
+
+def _assemble(
+    chunks: list[list[NDArray[Any]]],
+    rows: list[_Part],
+    columns: list[_Part],
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    block = np.empty(shape, dtype)
+    for row, line in zip(rows, chunks, strict=True):
+        for column, chunk in zip(columns, line, strict=True):
+            values = chunk[row.positions][:, column.positions]
+            if isinstance(row.places, slice) or isinstance(column.places, slice):
+                block[row.places, column.places] = values
+            else:
+                block[np.ix_(row.places, column.places)] = values
+    return block
 
 
 def rearranged(block: da.Array, *places: NDArray[np.integer]) -> da.Array:

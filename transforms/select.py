@@ -37,7 +37,7 @@ from transforms.stability import (
     rnaseq_correlation,
 )
 
-PROBES_PER_BLOCK = 2_000
+PROBES_PER_BLOCK = 1_000
 DONOR_PROBES = ("aggregate", "independent", "common")
 SAMPLE_COLUMNS = ["donor", "structure_id", "well_id"]  # that a score can ask for
 
@@ -265,7 +265,7 @@ def probe_scores(
     options : ScoreOptions
         For ``"RNAseq"`` and ``"Random"``.
     probes_per_block : int
-        About how many probes one task holds: 2,000 probes x 3,702 samples are 59 MB. Does not change the
+        About how many probes one task holds: 1,000 probes x 3,702 samples are 30 MB. Does not change the
         result.
 
     Returns

@@ -8,10 +8,9 @@ import click
 
 from lake.catalogue import Entry
 from lake.catalogue import atlases as known_atlases
-from lake.cli import shared_options
+from lake.cli import STORE, shared_options
 from lake.commands.choices import choice_options, pipeline_from
 from lake.commands.printing import print_table, print_text
-from lake.commands.stores import STORE
 from lake.errors import RequestError, RunError
 from lake.export import check_suffix, export
 from lake.layout import SIMULATED_NOTE

@@ -5,17 +5,13 @@ from pathlib import Path
 
 import click
 
-from lake.cli import EXIT_FAILED, shared_options
+from lake.cli import EXIT_FAILED, STORE, shared_options
 from lake.commands.printing import file_size, print_table, print_text
 from lake.layout import SIMULATED_NOTE
 from lake.progress import Reporter
 from lake.store import Lake
 from lake.summary import summarize
 from lake.verification import verify as verify_store
-
-STORE = click.option(
-    "--store", required=True, help="The store: a directory, or a URL such as s3://bucket/ahba.zarr."
-)
 
 
 @click.command()

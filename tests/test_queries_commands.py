@@ -1,0 +1,229 @@
+"""``ahba gene``, ``near``, ``structure``, ``compare``, ``correlated`` and ``sql`` as a person types them."""
+
+import json
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lake
+import lake.cli
+from tests.helpers import ahba
+
+COMMANDS = ("gene", "near", "structure", "compare", "correlated", "sql")
+
+
+def called(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in this process, which is quicker than one of its own."""
+    words = [str(argument) for argument in arguments]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.setattr(sys, "argv", ["ahba", *words])
+        patch.setenv("COLUMNS", "80")
+        with redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as stop:
+            lake.cli.main()
+    return subprocess.CompletedProcess(words, int(stop.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def works(*arguments: object) -> str:
+    done = called(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fits(text: str) -> None:
+    """Tables are no wider than a narrow terminal; sentences wrap by themselves."""
+    rows = [line for line in text.splitlines() if line.startswith(" ")]
+    assert rows
+    assert max(map(len, rows)) <= 80
+
+
+@pytest.fixture(scope="module")
+def store(store_path: Path) -> list[str]:
+    return ["--store", str(store_path)]
+
+
+@pytest.fixture(scope="module")
+def symbols(small_lake: lake.Lake) -> list[str]:
+    known = [s for s in small_lake.probes["reannotated_gene_symbol"].unique() if s]
+    return [known[5], known[50], known[100]]
+
+
+# ---------------------------------------------------------------- tables for people
+
+
+def test_gene(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+    text = works("gene", *symbols, *store)
+    fits(text)
+    found = small_lake.gene(symbols)
+    for probe, values in zip(found.probes["probe_id"], found.read(), strict=True):
+        (line,) = [line for line in text.splitlines() if f" {probe} " in line]
+        assert f"{values.mean():.2f}" in line
+    assert "SIMULATED" in text
+    best = pd.Series(found.read().mean(axis=0)).groupby(found.samples["structure_acronym"].to_numpy()).mean()
+    highest = text.split("Highest in:")[1]
+    assert re.search(rf"{re.escape(best.idxmax())} .* {best.max():.2f}", highest)
+
+
+def test_gene_by_another_name(store: list[str], symbols: list[str]) -> None:
+    lower = next(s for s in symbols if s != s.lower()).lower()
+    done = called("gene", lower, *store)
+    assert f"Note: {lower} is taken for" in done.stderr
+    done = called("gene", "NOTAGENE", *store)
+    assert done.returncode == 2
+    assert "There is no gene 'NOTAGENE'" in done.stderr
+
+
+def test_selected_gene(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+    text = works("gene", *symbols, *store, "--probe-selection", "max_intensity", "--ibf-threshold", "0")
+    fits(text)
+    chosen = small_lake.gene(symbols).per_gene(probe_selection="max_intensity", ibf_threshold=0)
+    for symbol, probe in zip(chosen.probes["gene_symbol"], chosen.probes["probe_id"], strict=True):
+        assert re.search(rf"{re.escape(symbol)} +{probe} ", text)
+    done = called("gene", symbols[0], *store, "--selected", "--probe-selection", "wrong")
+    assert done.returncode == 2
+    assert "probe_selection='wrong' is unknown" in done.stderr
+
+
+@pytest.mark.parametrize("genes", [0, 1, 3])
+def test_near(genes: int, store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+    text = works("near", "-42,-22,55", "-k", 5, *store, *(f"-g{s}" for s in symbols[:genes]))
+    fits(text)
+    found = small_lake.near((-42, -22, 55), k=5)
+    places = [text.index(str(well)) for well in found.samples["well_id"]]
+    assert places == sorted(places)
+    if genes:
+        mean = found.genes(symbols[0]).read().mean(axis=0)
+        assert f"{mean[0]:.2f}" in text
+    assert works("near", "-42,-22,55", *store).count("simC") >= 5  # ten by default
+
+
+def test_structure(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+    text = works("structure", 4008, *store, "-g", symbols[0], "--hemisphere", "l", "--top", 1000)
+    fits(text)
+    found = small_lake.structure(4008, hemisphere="L")
+    assert f"{len(found.columns)} samples of 3 donors" in text
+    assert all(acronym in text for acronym in found.samples["structure_acronym"])
+
+
+def test_compare(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+    text = works("compare", "simCx", "simCb", *store, "--top", 3)
+    fits(text)
+    table = small_lake.compare(small_lake.structure("simCx"), small_lake.structure("simCb"))
+    assert str(table["probe_id"].iloc[0]) in text
+    assert str(table["probe_id"].iloc[-1]) not in text
+    assert "The first 3 of 400 rows" in text
+    text = works("compare", "near:-40,-20,50,30", *store, "-g", symbols[0], "--test", "samples")
+    assert "all other samples" in text
+
+
+def test_places_in_words(store: list[str], atlas_file: Path, small_lake: lake.Lake) -> None:
+    regions = f"atlas:{atlas_file}#1,2"
+    text = works("compare", regions, f"atlas:{atlas_file}#3", *store, "--format", "json")
+    found = pd.DataFrame(json.loads(text))
+    pair = [small_lake.in_atlas(str(atlas_file), region) for region in ([1, 2], 3)]
+    expected = small_lake.compare(*pair)
+    assert found["probe_id"].tolist() == expected["probe_id"].tolist()
+    np.testing.assert_array_equal(found["difference"], expected["difference"])
+    text = works(
+        "correlated", f"probe:{expected['probe_id'].iloc[0]}", *store, "--within", f"mask:{atlas_file}"
+    )
+    assert "over mask octants" in text
+    for place, says in (
+        ("near:1,2,3", "write near:X,Y,Z,RADIUS"),
+        ("near:a,b,c,d", "write near:X,Y,Z,RADIUS"),
+        ("nowhere", "There is no structure 'nowhere'"),
+    ):
+        done = called("compare", place, *store)
+        assert done.returncode == 2
+        assert says in done.stderr
+
+
+def test_correlated(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+    text = works("correlated", symbols[0], *store, "--top", 4, "--method", "spearman")
+    fits(text)
+    table = small_lake.correlated(symbols[0], method="spearman")
+    assert all(str(probe) in text for probe in table["probe_id"].head(4))
+    genes = works("correlated", symbols[0], *store, "--selected", "--ibf-threshold", 0, "--format", "csv")
+    frame = pd.read_csv(StringIO(genes))
+    assert frame["gene_symbol"].iloc[0] == symbols[0]
+    assert frame["r"].iloc[0] == pytest.approx(1)
+
+
+def test_sql(store: list[str]) -> None:
+    pytest.importorskip("duckdb")
+    text = works("sql", "select * from samples order by well_id", *store, "--top", 2)
+    fits(text)
+    assert "Not shown: " in text
+    assert "The first 2 of 220 rows" in text
+    done = called("sql", "select * from read_text('/etc/hostname')", *store)
+    assert done.returncode == 2
+    assert "Permission Error" in done.stderr
+
+
+# ---------------------------------------------------------------- files and pipes
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "feather", "json"])
+def test_output(
+    suffix: str, store: list[str], symbols: list[str], tmp_path: Path, small_lake: lake.Lake
+) -> None:
+    path = tmp_path / f"gene.{suffix}"
+    assert "Written: " in works("gene", *symbols, *store, "-o", path)
+    readers = {
+        "csv": pd.read_csv,
+        "json": pd.read_json,
+        "parquet": pd.read_parquet,
+        "feather": pd.read_feather,
+    }
+    table = readers[suffix](path)
+    found = small_lake.gene(symbols)
+    assert len(table) == 220
+    assert set(found.probes["probe_id"].astype(str)) <= {str(name) for name in table.columns}
+
+
+def test_samples_alone_or_with_all_probes(store: list[str], tmp_path: Path) -> None:
+    samples = pd.read_csv(StringIO(works("near", "0,0,0", *store, "-k", 4, "--format", "csv")))
+    assert len(samples) == 4
+    assert "distance" in samples
+    assert len(samples.columns) < 30
+    path = tmp_path / "all.parquet"
+    works("structure", "simCb", *store, "--all-probes", "-o", path)
+    assert len(pd.read_parquet(path).columns) > 400
+
+
+def test_an_output_of_no_format_is_refused_before_the_work(store: list[str], tmp_path: Path) -> None:
+    done = called("compare", "simCx", "simCb", *store, "-o", tmp_path / "x.xlsx")
+    assert done.returncode == 2
+    assert "the suffix says no format" in done.stderr
+
+
+# ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_and_fits(name: str) -> None:
+    text = works(name, "--help")
+    assert "Examples:" in text
+    assert f"ahba {name} " in text
+    assert max(map(len, text.splitlines())) <= 88
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(store: list[str], symbols: list[str]) -> None:
+    """With warnings as errors, too."""
+    done = ahba("gene", symbols[0], *store)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert symbols[0] in done.stdout
+
+
+def test_donors_of_a_command(store: list[str], symbols: list[str]) -> None:
+    text = works("gene", symbols[0], *store, "--donors", "H0351.2002,12876")
+    assert "9861" not in text.split("Highest")[0]
+    assert "10021   12876" in text
