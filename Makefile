@@ -3,20 +3,22 @@
 # make lint   ruff and mypy
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
+TESTABLE := .venv/.testable
 
 .PHONY: demo test test-fast lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/ahba demo
 
-test: $(INSTALLED)
+test: $(TESTABLE)
 	$(BIN)/python -m pytest
 
-test-fast: $(INSTALLED)
+test-fast: $(TESTABLE)
 	$(BIN)/python -m pytest -m "not slow"
 
-lint: $(INSTALLED)
+lint: $(TESTABLE)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -28,5 +30,9 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,atlases,sql,s3]'
+	$(PIP) --editable .
+	@touch $@
+
+$(TESTABLE): $(INSTALLED)
+	$(PIP) --editable '.[test,lint,atlases,sql,s3]'
 	@touch $@

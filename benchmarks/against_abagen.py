@@ -65,7 +65,6 @@ for path in sys.argv[1:]:
 }
 PACKAGES = ("ahba-lake", "numpy", "pandas", "scipy", "xarray", "dask", "zarr", "pyarrow", "polars")
 PEER_PACKAGES = ("abagen", "numpy", "pandas", "scipy")
-BEGIN, END = "<!-- against_abagen: begin -->", "<!-- against_abagen: end -->"
 
 
 # Measuring ------------------------------------------------------------------------------------------
@@ -450,16 +449,22 @@ def _peer_line(report: dict[str, Any]) -> str:
 
 def write(report: dict[str, Any], folder: Path) -> None:
     """Write the JSON, and the table between its two markers in the folder's README.md."""
+    write_section(report, render(report), folder, "against_abagen")
+
+
+def write_section(report: dict[str, Any], text: str, folder: Path, name: str) -> None:
+    """Write a benchmark's JSON, and its text between its two markers in the folder's README.md."""
+    begin, end = (f"<!-- {name}: {part} -->" for part in ("begin", "end"))
     results = folder / "results"
     results.mkdir(parents=True, exist_ok=True)
-    (results / "against_abagen.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (results / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else f"{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"{readme.name} has lost its markers {BEGIN} and {END}: put them back.")
-    readme.write_text(f"{before}{BEGIN}\n{render(report)}\n{END}{after}", encoding="utf-8")
+    page = readme.read_text(encoding="utf-8") if readme.is_file() else f"{begin}\n{end}\n"
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{readme.name} has lost its markers {begin} and {end}: put them back.")
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:

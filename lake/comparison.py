@@ -4,8 +4,9 @@ Samples of one donor are no independent observations of mankind: they share a br
 batch. The unit of replication is the donor, so by default the two sets are compared within each donor, and
 the donors' differences are tested with the moderated t statistic of Smyth (2004, Stat. Appl. Genet. Mol.
 Biol. 3:3), which borrows the variance of all genes where six donors say little of one. The two other tests
-answer narrower questions: ``permutation`` is about these brains only, and ``samples`` is what the portal
-computes, which takes every sample for independent and so is far too sure.
+answer narrower questions: ``permutation`` is about these brains only, and ``samples`` is in the manner of the
+portal (a t test of each probe over samples, there one-sided), which takes every sample for independent and
+so is far too sure.
 """
 
 import math
@@ -61,7 +62,7 @@ def compare(
     -------
     pandas.DataFrame
         Labels of the probe (or gene), then ``mean_a``, ``mean_b`` (log2; means of the donors' means, or with
-        ``samples`` over samples), ``difference`` (a - b), ``fold_change`` (2 ** difference, as the portal),
+        ``samples`` over samples), ``difference`` (a - b), ``fold_change`` (2 ** difference),
         ``n_donors`` and ``n_higher`` (donors in which a is higher) but with ``samples``, ``t`` and ``df`` but
         with ``permutation``, ``p_value`` (two-sided; 1 where ``samples`` finds no variance) and ``fdr``
         (Benjamini and Hochberg 1995, over all rows). Sorted by ``difference``, highest in a first. ``attrs``
