@@ -418,7 +418,7 @@ def render(report: dict[str, Any]) -> str:
         "",
         "| target at full size | to reach | measured | |",
         "| --- | ---: | ---: | --- |",
-        *(_target_row(target) for target in report["targets"]),
+        *(target_row(target) for target in report["targets"]),
     ]
     return "\n".join(lines)
 
@@ -431,7 +431,8 @@ def _step_row(label: str, step: dict[str, float]) -> str:
     return f"| {label} | {step['seconds']:.1f} | {step['cpu_seconds']:.1f} | {step['peak_bytes'] / 1e6:.0f} |"
 
 
-def _target_row(target: dict[str, Any]) -> str:
+def target_row(target: dict[str, Any]) -> str:
+    """Return a target as a row of a table."""
     verdict = "reached" if target["reached"] else "**missed**"
     bound = f"{target['sign']} {target['bound']:g} {target['unit']}"
     return f"| {target['name']} | {bound} | {target['measured']:.2f} {target['unit']} | {verdict} |"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 4 * np.finfo(np.float64).eps
 FEWEST = 3  # samples of a donor; two always correlate perfectly
 METHODS: dict[str, Callable[[Floats], Floats]] = {
     "pearson": lambda values: values,
@@ -79,9 +80,8 @@ def correlated(
     asked = replace(places, rows=None).genes(gene, reannotated=reannotated)
     searched = places if pipeline is None else places.per_gene(pipeline)
     seeds = asked if pipeline is None else asked.per_gene(pipeline)
-    profile = _standardised(seeds.read(), places, method).mean(axis=0, keepdims=True)
-    profile = _standardised(profile, places, "pearson")[0]
-    r = [_standardised(values, places, method) @ profile for _, values in searched.blocks()]
+    profile = _profile(seeds.read(), places, method)
+    r = [_correlations(values, profile, places, method) for _, values in searched.blocks()]
     table = searched.probes[list(LABELS[searched.dim])].reset_index(drop=True).assign(r=np.concatenate(r))
     table = table.sort_values("r", ascending=False, kind="stable", ignore_index=True)
     question = f"{method} with {named(gene)} over {places.question}"
@@ -99,14 +99,29 @@ def _of_enough(places: Selection) -> Selection:
     return places if enough.all() else places.where(enough, places.question)
 
 
-def _standardised(values: Floats, places: Selection, method: str) -> Floats:
-    """Profiles such that the product of two is their weighted mean correlation within donors."""
-    n_samples = len(places.columns)
-    result = np.empty_like(values)
+def _profile(values: Floats, places: Selection, method: str) -> list[Floats]:
+    """The mean standardised profile of some probes, (sample,) of each donor."""
+    means = []
     for at, _ in places.parts.values():
-        own = METHODS[method](values[:, at])
-        centred = own - own.mean(axis=1, keepdims=True)
-        spread = np.sqrt(np.square(centred).sum(axis=1, keepdims=True))
-        spread[np.ptp(own, axis=1) == 0] = np.nan  # a constant, whose mean may be off in the last bit
-        result[:, at] = centred / spread * np.sqrt(len(at) / n_samples)
-    return result
+        centred, length = _centred(METHODS[method](values[:, at]))
+        means.append((centred / length[:, np.newaxis]).mean(axis=0))
+    return means
+
+
+def _correlations(values: Floats, profile: list[Floats], places: Selection, method: str) -> Floats:
+    """(probe,) mean of the donors' correlations with the profile, weighted by samples."""
+    total = np.zeros(len(values))
+    for (at, _), own in zip(places.parts.values(), profile, strict=True):
+        centred, length = _centred(METHODS[method](values[:, at]))
+        total += centred @ own / length * (len(own) / np.linalg.norm(own))
+    mean: Floats = total / values.shape[1]
+    return mean
+
+
+def _centred(values: Floats) -> tuple[Floats, Floats]:
+    """Profiles less their means, and their lengths; NaN of a constant one, whatever rounding made of it."""
+    means = values.mean(axis=1)
+    centred = values - means[:, np.newaxis]
+    length = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+    length[length <= ROUNDING * np.abs(means) * np.sqrt(values.shape[1])] = np.nan
+    return centred, length

@@ -17,9 +17,10 @@ from lake.errors import DamageError
 AT_ONCE_LOCAL, AT_ONCE_REMOTE = 3, 32
 
 Integers = NDArray[np.integer]
+Positions = Integers | slice
 Run = tuple[int, int]
-Request = tuple[str, Integers, Integers | None]
-"""Donor's group, rows (probes, in any order, repeats allowed), columns (samples; None for all)."""
+Request = tuple[str, Integers, Positions]
+"""Donor's group, rows (probes, in any order, repeats allowed), columns (samples)."""
 
 
 class RowReader:
@@ -64,7 +65,7 @@ class RowReader:
         parts = (self._part(f"{group}/{name}", rows, columns) for group, rows, columns in requests)
         return await asyncio.gather(*parts)
 
-    async def _part(self, matrix: str, rows: Integers, columns: Integers | None) -> NDArray[Any]:
+    async def _part(self, matrix: str, rows: Integers, columns: Positions) -> NDArray[Any]:
         array = await self._matrix(matrix)
         if not len(rows):
             raise ValueError("no rows to read")
@@ -83,12 +84,12 @@ class RowReader:
                 self._open[matrix] = await self._root.getitem(matrix)
         return self._open[matrix]
 
-    async def _run(self, array: Any, matrix: str, run: Run, columns: Integers | None) -> NDArray[Any]:
+    async def _run(self, array: Any, matrix: str, run: Run, columns: Positions) -> NDArray[Any]:
         where = f"{self._path}/{matrix}"
         with damage_named(where):
             async with self._turn:
                 read: NDArray[Any] = await array.getitem((slice(*run), slice(None)))
-                values = read if columns is None else read[:, columns]
+                values = read[:, columns]
                 del read  # before the next one is read
         lacking = np.isnan(values).any() if values.dtype.kind == "f" else not values.any()
         # What is missing reads as the fill value: only then is it worth while to look for the file.
@@ -119,7 +120,7 @@ def _file(array: Any, row: int) -> str:
     return f"c/{row // (array.shards or array.chunks)[0]}/0"
 
 
-def by_donor(columns: Integers, sizes: Mapping[str, int]) -> dict[str, tuple[Integers, Integers]]:
+def by_donor(columns: Integers, sizes: Mapping[str, int]) -> dict[str, tuple[Positions, Positions]]:
     """Positions on the joined sample axis, shared out among the donors that have any, donors in store order.
 
     Parameters
@@ -132,10 +133,22 @@ def by_donor(columns: Integers, sizes: Mapping[str, int]) -> dict[str, tuple[Int
     Returns
     -------
     dict of str to (places, positions)
-        Where in `columns` the donor's samples are, and their positions among the donor's samples.
+        Where in `columns` the donor's samples are, and their positions among the donor's samples; slices
+        where they are neighbours, which copies nothing.
     """
     ends = np.cumsum(list(sizes.values()))
     donor_of = np.searchsorted(ends, columns, side="right")
     places = {donor: np.flatnonzero(donor_of == i) for i, donor in enumerate(sizes)}
     starts = dict(zip(sizes, ends - list(sizes.values()), strict=True))
-    return {donor: (at, columns[at] - starts[donor]) for donor, at in places.items() if len(at)}
+    return {
+        donor: (as_slice(at), as_slice(columns[at] - starts[donor]))
+        for donor, at in places.items()
+        if len(at)
+    }
+
+
+def as_slice(positions: Integers) -> Positions:
+    """The same positions as a slice, where each is the one after the last."""
+    first, last = int(positions[0]), int(positions[-1])
+    neighbours = last - first + 1 == len(positions) and bool((np.diff(positions) == 1).all())
+    return slice(first, last + 1) if neighbours else positions

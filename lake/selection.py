@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lake.errors import RequestError
 from lake.names import Genes, resolve
-from lake.rows import Integers, by_donor
+from lake.rows import Integers, Positions, by_donor
 
 if TYPE_CHECKING:  # loaded where they are used: one gene is asked for in less time than they load
     import pandas as pd
@@ -83,7 +83,7 @@ class Selection:
         return list(self.parts)
 
     @cached_property
-    def parts(self) -> dict[str, tuple[Integers, Integers]]:
+    def parts(self) -> dict[str, tuple[Positions, Positions]]:
         """Donor -> where its samples are in the selection, and their positions among the donor's samples."""
         return by_donor(self.columns, self.store.sample_counts)
 
@@ -220,16 +220,21 @@ class Selection:
             If a file is missing or damaged.
         """
         stop = self.shape[0] if stop is None else min(stop, self.shape[0])
+        values = np.empty((stop - start, len(self.columns)), dtype=bool if name == "detected" else np.float64)
+        for first in range(start, stop, BLOCK):  # what is read besides the answer stays small
+            last = min(first + BLOCK, stop)
+            self._read_into(values[first - start : last - start], name, first, last)
+        return values
+
+    def _read_into(self, values: NDArray[Any], name: str, start: int, stop: int) -> None:
         requests = [
             (self.store.manifest.donors[donor].group, self._rows_of(donor, start, stop), positions)
             for donor, (_, positions) in self.parts.items()
         ]
         found = self.store.rows.read(name, requests)
-        values = np.empty((stop - start, len(self.columns)), dtype=bool if name == "detected" else np.float64)
         starts = None if self.choice is None else self.choice.starts[start : stop + 1]
         for (places, _), part in zip(self.parts.values(), found, strict=True):
             values[:, places] = part if starts is None else _means(part, starts)
-        return values
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, Floats]]:
         """All expression, some probes (or genes) at a time, to be worked on in bounded memory.
@@ -248,13 +253,6 @@ class Selection:
             starts = self.choice.starts
             return self.choice.rows[donor][starts[start] : starts[stop]]
         return np.arange(start, stop) if self.rows is None else self.rows[start:stop]
-
-    def _whole(self, name: str) -> NDArray[Any]:
-        """All values, a block at a time: what is read besides the answer stays small."""
-        values = np.empty(self.shape, dtype=bool if name == "detected" else np.float64)
-        for start in range(0, self.shape[0], BLOCK):
-            values[start : start + BLOCK] = self.read(name, start, start + BLOCK)
-        return values
 
     # ---- answers ----
 
@@ -275,7 +273,7 @@ class Selection:
         if self.choice is not None:
             coordinates["gene"] = ("gene", self.probes["gene_symbol"].to_numpy())
         names = ("expression",) if self.choice is not None else ("expression", "detected")
-        variables = {name: ((self.dim, "sample"), self._whole(name)) for name in names}
+        variables = {name: ((self.dim, "sample"), self.read(name)) for name in names}
         return xr.Dataset(variables, coordinates, self.provenance())
 
     def to_dataframe(self, rows: Axis = "sample") -> "pd.DataFrame":
@@ -298,7 +296,7 @@ class Selection:
         probes, samples = self.probes, self.samples
         key = "probe_id" if self.choice is None else "gene_symbol"
         labels, names = (samples, probes[key]) if rows == "sample" else (probes, samples["well_id"])
-        values = self._whole("expression")
+        values = self.read()
         frame = pd.DataFrame(values.T if rows == "sample" else values, columns=[str(n) for n in names])
         table = pd.concat([labels.reset_index(drop=True), frame], axis=1)
         table.attrs = self.provenance()

@@ -75,7 +75,11 @@ def test_an_entrez_id_and_a_probe_id(data: st.DataObject, small_lake: lake.Lake,
     assert_equal(small_lake.gene(form(entrez)), files, same)
     form = data.draw(st.sampled_from([int, str, "probe:{}".format]))
     assert_equal(small_lake.gene(form(probe)), files, [probe])
-    assert_equal(small_lake.gene(name), files, [probe])
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a probe without a gene was published under its own name
+        assert_equal(small_lake.gene(name), files, [probe])
 
 
 def test_all_labels_are_there(small_lake: lake.Lake) -> None:
@@ -351,10 +355,10 @@ def test_samples_are_shared_out_among_donors(columns: list[int]) -> None:
     sizes = {"a": 3, "b": 5, "c": 2}
     parts = by_donor(np.array(columns), sizes)
     starts = {"a": 0, "b": 3, "c": 8}
-    back = {
-        at: starts[d] + p for d, (places, own) in parts.items() for at, p in zip(places, own, strict=True)
-    }
-    assert [back[at] for at in range(len(columns))] == columns
+    back = np.full(len(columns), -1)
+    for donor, (places, own) in parts.items():
+        back[places] = starts[donor] + np.arange(sizes[donor])[own]
+    assert back.tolist() == columns
 
 
 @pytest.mark.parametrize("n_samples", [1, 121, 363, 946, 4000])
