@@ -27,7 +27,7 @@ _DTYPES: dict[str, Any] = {
 }
 _FILL = {"f8": np.nan, "i8": 0, "bool": False, "str": ""}
 # A checksum around each chunk. A crc32c codec would do, were it looked at: zarrs passes over it
-# wherever less than a whole shard is read. A Zstandard frame is always checked; it costs 3 % of a read.
+# wherever less than a whole shard is read. A Zstandard frame is always checked.
 # What it holds is compressed already: at a level below 0 it loses no time over that.
 CHECKSUM = ZstdCodec(level=-1, checksum=True)
 # Of float64, zstd saves 1 % more than lz4, takes three times as long to write and a quarter longer to read.
