@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lake.errors import RequestError
 from lake.tables import PROVENANCE, written_aside
-from transforms.workflow import RegionTables
+from transforms.regions import RegionTables
 
 Writer = Callable[[pd.DataFrame, Path, Mapping[str, Any]], None]
 

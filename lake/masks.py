@@ -24,7 +24,8 @@ from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.masks import MaskedSamples, interpolate_nodes, masked_samples, on_grid
 from transforms.pipeline import Pipeline
 from transforms.samples import MNI, use_coordinates
-from transforms.workflow import Genes, Source, Values, sample_expression, select_genes
+from transforms.values import Values, sample_expression
+from transforms.workflow import Genes, Source, select_genes
 
 Floats = NDArray[np.float64]
 
@@ -199,7 +200,7 @@ def _values(
 ) -> Values:
     """Donor -> expression of all genes, or of those at the `wanted` positions."""
     rows = slice(None) if wanted is None else wanted
-    return lambda donor: sample_expression(source, genes, pipeline, donor).isel(gene=rows)
+    return lambda donor, left=None: sample_expression(source, genes, pipeline, donor, left).isel(gene=rows)
 
 
 def _positions(symbols: list[str], genes: Genes) -> NDArray[np.intp]:

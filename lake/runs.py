@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import xarray as xr
 
-from lake.catalogue import is_native, load_atlas, load_native
+from lake.catalogue import atlas as named_atlas
 from lake.errors import RequestError, RunError
 from lake.manifest import software_versions
 from lake.rnaseq_profiles import rnaseq_profiles
@@ -20,7 +20,9 @@ from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
-from transforms.workflow import Genes, RegionTables, Source, region_tables, sample_expression, select_genes
+from transforms.regions import RegionTables, region_tables
+from transforms.values import sample_expression
+from transforms.workflow import Genes, Source, select_genes
 
 Progress = Callable[[str, int, int], None]
 AtlasLike = str | Path | Atlas | AtlasSet
@@ -194,14 +196,13 @@ class _Stages:
         places = atlas.fingerprint if isinstance(atlas, AtlasSet) else ""
         genes = self._select(source, pipeline, donors, places)
 
-        def values(donor: str) -> xr.DataArray:
+        def values(donor: str, left: Any = None) -> xr.DataArray:
             if donor in self._values:
-                return self._values[donor]
-            lazy = sample_expression(source, genes, pipeline, donor)
+                return self._values[donor].isel(sample=left)
             if last:
-                return lazy
-            self._values[donor] = lazy.persist()
-            return self._values[donor]
+                return sample_expression(source, genes, pipeline, donor, left)
+            self._values[donor] = sample_expression(source, genes, pipeline, donor).persist()
+            return self._values[donor].isel(sample=left)
 
         return region_tables(genes, values, atlas, pipeline)
 
@@ -251,11 +252,7 @@ def load_any(
         if info is not None:
             raise RequestError("atlas_info goes with an atlas named by its file; a loaded Atlas has its own.")
         return atlas if use_info else atlas.without_info()
-    spec = str(atlas)
-    if not is_native(spec):
-        return load_atlas(spec, info, use_info=use_info)
-    donors = load_native(spec, info, use_info=use_info)
-    return AtlasSet(next(iter(donors.values())).name, donors)
+    return named_atlas(atlas, info, use_info=use_info)
 
 
 def _refuse_equal_names(atlases: Sequence[AnyAtlas]) -> None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from lake.errors import RequestError
 from transforms.atlas_set import AnyAtlas
-from transforms.workflow import RegionTables
+from transforms.regions import RegionTables
 
 PROVENANCE = b"ahba_lake"
 PART = "part-0.parquet"

@@ -24,6 +24,7 @@ from transforms.normalize import (
     normalize_within,
     remove_donor_effects,
 )
+from transforms.scaling import FITS, Scaling, joined, median, quantile
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "abagen_normalize.json").read_text())
 SIGMOIDS = [name for name in NORMALIZATIONS if "sigmoid" in name]
@@ -136,10 +137,10 @@ def test_the_conventions_differ_by_as_much_as_was_published():
 def test_quantiles_are_numpys_and_the_linear_ones_to_the_last_bit(values):
     ordered = np.sort(values)
     for q in (0.05, 0.25, 0.75, 0.95):
-        assert module._quantile(ordered, q, QUANTILES["linear"]) == np.quantile(values, q)
+        assert quantile(ordered, q, QUANTILES["linear"]) == np.quantile(values, q)
         hazen = np.quantile(values, q, method="hazen")
-        assert module._quantile(ordered, q, QUANTILES["hazen"]) == pytest.approx(hazen, abs=1e-11)
-    assert module._median(ordered) == np.median(values)
+        assert quantile(ordered, q, QUANTILES["hazen"]) == pytest.approx(hazen, abs=1e-11)
+    assert median(ordered) == np.median(values)
 
 
 def test_the_linear_convention_uses_scipys_normal_interquartile_range():
@@ -422,3 +423,26 @@ def test_unknown_choices_are_named_with_the_accepted_ones():
 def test_donor_effects_need_two_donors(donor, found):
     with pytest.raises(ChoiceError, match=f"two or more donors with samples, found {found}"):
         remove_donor_effects(np.ones((2, len(donor))), np.array(donor))
+
+
+# A scaling fitted apart from where it is applied.
+
+
+@pytest.mark.parametrize("method", FITS)
+@given(values=hnp.arrays(np.float64, (5, 9), elements=st.floats(-50, 50)))
+@settings(deadline=None, max_examples=30)
+def test_scaling_by_column_is_normalising_columns_to_the_last_bit(method, values):
+    turned = np.ascontiguousarray(values.T)
+    parts: list[Scaling] = [FITS[method](turned[:4]), FITS[method](turned[4:])]
+    found = joined(parts).by_column(values)
+    np.testing.assert_array_equal(found, normalize(values, method, axis=0))
+
+
+@pytest.mark.parametrize("method", FITS)
+def test_a_scaling_takes_values_that_it_was_not_fitted_to(method):
+    rng = np.random.default_rng(0)
+    seen, unseen = rng.normal(size=(3, 40)), rng.normal(size=(3, 7))
+    scaling = FITS[method](seen)
+    both = np.concatenate([seen, unseen], axis=1)
+    np.testing.assert_array_equal(scaling(both)[:, :40], normalize(seen, method))
+    np.testing.assert_array_equal(scaling(both)[:, 40:], scaling(unseen))

@@ -9,6 +9,7 @@ be made, abagen's part comes from ``tests/data/abagen_choices.npz``, which
 import hashlib
 import json
 import logging
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -29,14 +30,18 @@ from lake.runs import load_any, source_for, source_of
 from tests import peer
 from tests.covering import Combination, Excluded, all_pairs, covering_design, pairs
 from tests.helpers import octants_image
+from tests.native_surfaces import LABELS, MRI, native_files, spec_of
 from tests.peer import Outcome, assert_same
 from transforms.atlas_set import AnyAtlas
 from transforms.missing import MISSING
 from transforms.normalize import canonical_name
+from transforms.parts import label_samples
 from transforms.probes import ProbeSelection
+from transforms.regions import region_tables
 from transforms.samples import MIRRORS
 from transforms.select import DONOR_PROBES, SELECTIONS
-from transforms.workflow import label_samples, region_tables, sample_expression, select_genes
+from transforms.values import sample_expression
+from transforms.workflow import select_genes
 
 LOGGER = logging.getLogger(__name__)
 
@@ -169,28 +174,74 @@ def name_of(combination: Combination) -> str:
     return f"{shown}-{digest[:8]}".replace(" ", "_")
 
 
-DESIGN = covering_design(CHOICES, excluded=EXCLUDED, given=GIVEN, at_least=AT_LEAST)
+OWN_SURFACES, N_OWN_SURFACES = "native surfaces", 16  # made up: abagen brings none
+
+
+def with_own_surfaces() -> list[Combination]:
+    """Combinations in which donors' own surfaces meet every value of the other choices."""
+    rng = random.Random(3)  # the first whose combinations abagen can run
+    columns: dict[str, Any] = {"atlas": [OWN_SURFACES] * N_OWN_SURFACES}
+    for choice, values in CHOICES.items():
+        if choice != "atlas":
+            repeated = (values * N_OWN_SURFACES)[:N_OWN_SURFACES]
+            columns[choice] = sorted(repeated, key=lambda _: rng.random())
+    return [{choice: column[at] for choice, column in columns.items()} for at in range(N_OWN_SURFACES)]
+
+
+DESIGN = [
+    *covering_design(CHOICES, excluded=EXCLUDED, given=GIVEN, at_least=AT_LEAST),
+    *with_own_surfaces(),
+]
 COMBINATIONS = {name_of(combination): combination for combination in DESIGN}
 
 
 def case_of(name: str, combination: Combination) -> dict[str, Any]:
     """A combination as the peer takes it."""
-    image, info = ATLASES[combination["atlas"]]
-    donors = {donor: str(image).format(donor=donor) for donor in DONORS}
     return {
         "name": name,
         "kind": "expression",
-        "atlas": {"image": donors if combination["atlas"] == "native" else image},
-        "atlas_info": info,
+        **PEERS_ATLAS.get(combination["atlas"], group_atlas)(combination["atlas"]),
         "kwargs": {choice: value for choice, value in combination.items() if choice != "atlas"},
     }
 
 
-CASES = [case_of(name, combination) for name, combination in COMBINATIONS.items()]
+def group_atlas(name: str) -> dict[str, Any]:
+    image, info = ATLASES[name]
+    return {"atlas": {"image": image}, "atlas_info": info}
+
+
+def native_volumes(name: str) -> dict[str, Any]:
+    image, info = ATLASES[name]
+    return {"atlas": {"image": of_donors(str(image))}, "atlas_info": info}
+
+
+def native_surfaces(_: str) -> dict[str, Any]:
+    folder = native_files()
+    left, right = (of_donors(f"{folder}/{labels}") for labels in LABELS.split(","))
+    atlas = {
+        "image": {donor: [left[donor], right[donor]] for donor in DONORS},
+        "mri": of_donors(f"{folder}/{MRI}"),
+        "freesurfer": of_donors(f"{folder}/{{donor}}"),
+    }
+    return {"atlas": atlas, "atlas_info": None}
+
+
+def of_donors(pattern: str) -> dict[str, str]:
+    return {donor: pattern.format(donor=donor) for donor in DONORS}
+
+
+PEERS_ATLAS = {"native": native_volumes, OWN_SURFACES: native_surfaces}
+
+
+@cache
+def cases() -> list[dict[str, Any]]:
+    return [case_of(name, combination) for name, combination in COMBINATIONS.items()]
 
 
 @cache
 def atlas_named(name: str) -> AnyAtlas:
+    if name == OWN_SURFACES:
+        return load_any(spec_of(native_files()))
     image, info = ATLASES[name]
     return load_any(",".join(map(str, image)) if isinstance(image, list) else image, info)
 
@@ -299,7 +350,8 @@ def assert_recorded(outcome: Outcome, record: Record) -> float:
 def test_every_two_values_of_every_two_choices_meet() -> None:
     """Excluded pairs too: the combinations that are given have them."""
     assert len(COMBINATIONS) >= 120
-    assert {pair for combination in DESIGN for pair in pairs(combination)} == all_pairs(CHOICES)
+    everything = all_pairs({**CHOICES, "atlas": (*ATLASES, OWN_SURFACES)})
+    assert {pair for combination in DESIGN for pair in pairs(combination)} == everything
     assert sum(SLOW.items() <= combination.items() for combination in DESIGN) == len(GIVEN)
 
 
@@ -372,7 +424,7 @@ def live(source: Path) -> Callable[[str], Outcome] | None:
     def outcome(name: str) -> Outcome:
         if name not in outcomes:
             at = list(COMBINATIONS).index(name) // AT_ONCE * AT_ONCE
-            outcomes.update(peer.run_peer(CASES[at : at + AT_ONCE], source, source.with_name("peer")))
+            outcomes.update(peer.run_peer(cases()[at : at + AT_ONCE], source, source.with_name("peer")))
         return outcomes[name]
 
     return outcome

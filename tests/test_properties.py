@@ -6,6 +6,7 @@ once from the published files on.
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,10 @@ from tests.helpers import donor_folder, lines_changed
 from tests.test_parity_choices import CHOICES
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
-from transforms.workflow import (
-    Genes,
-    RegionTables,
-    Source,
-    label_samples,
-    region_tables,
-    sample_expression,
-    select_genes,
-)
+from transforms.parts import label_samples
+from transforms.regions import RegionTables, region_tables
+from transforms.values import sample_expression
+from transforms.workflow import Genes, Source, select_genes
 
 pytestmark = pytest.mark.slow  # some 50 tables each
 
@@ -194,9 +190,7 @@ def tables_of(brain: Brain, atlas: Atlas, pipeline: lake.Pipeline) -> tuple[Gene
     source = brain.source()
     try:
         genes = select_genes(source, pipeline, brain.donors)
-        tables = region_tables(
-            genes, lambda donor: sample_expression(source, genes, pipeline, donor), atlas, pipeline
-        )
+        tables = region_tables(genes, partial(sample_expression, source, genes, pipeline), atlas, pipeline)
     except ChoiceError as error:
         event(str(error)[:30])
         assume(False)

@@ -10,12 +10,15 @@ import pytest
 import lake
 from lake.errors import RequestError
 from lake.runs import source_of, tables_for
-from transforms import workflow
+from transforms import parts
+from transforms import values as values_module
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.missing import MISSING, Sites
 from transforms.normalize import normalize, remove_donor_effects
-from transforms.workflow import Source, label_samples, sample_expression, select_genes
+from transforms.parts import label_samples
+from transforms.values import sample_expression
+from transforms.workflow import Source, select_genes
 
 
 class Prepared:
@@ -144,21 +147,24 @@ def test_batch_makes_donors_means_equal(small_lake: lake.Lake) -> None:
     np.testing.assert_allclose(means, means.iloc[[0]].to_numpy().repeat(len(means), axis=0), rtol=1e-9)
 
 
-def test_batch_reads_one_donor_at_a_time(
+def test_batch_holds_a_block_of_genes_at_a_time(
     small_lake: lake.Lake, atlas: Atlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    widths: list[int] = []
+    shapes: list[tuple[int, ...]] = []
 
     def means(block: np.ndarray) -> np.ndarray:
-        widths.append(block.shape[1])
+        shapes.append(block.shape)
         return block.mean(axis=-1)
 
-    monkeypatch.setattr(workflow, "donor_means", means)
+    monkeypatch.setattr(parts, "donor_means", means)
+    monkeypatch.setattr(values_module, "genes_per_block", lambda n_samples: 100)
     pipeline = lake.Pipeline(gene_norm="batch", norm_matched=False)
     tables_for(small_lake, atlas, pipeline)
     genes = select_genes(source_of(small_lake), pipeline, small_lake.donors)
-    sizes = genes.samples.groupby("donor", sort=False).size().tolist()
-    assert [width for width in widths if width] == sizes
+    n_genes = len(genes.selection.genes)
+    sizes = genes.samples.groupby("donor", sort=False).size()
+    assert {rows for rows, _ in shapes} == {100, n_genes % 100}
+    assert sorted(set(sizes)) == sorted({width for _, width in shapes if width})
 
 
 # RNA-seq.

@@ -5,10 +5,13 @@ mean of its nearest samples, weighted by 1/distance (abagen's ``get_interpolated
 eLife 10:e72129).
 """
 
+from functools import partial
 from typing import NamedTuple
 
+import dask
 import numpy as np
 import pandas as pd
+from dask.delayed import delayed
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -18,8 +21,10 @@ from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, atlas_of
 from transforms.errors import ChoiceError
 from transforms.missing import inverse_distance
+from transforms.parts import GeneNormalization, Part, normalized_blocks, part_of
 from transforms.pipeline import Pipeline
-from transforms.workflow import Genes, Part, Values, batch_effects, normalize_part, part_of
+from transforms.values import Values
+from transforms.workflow import Genes
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +54,7 @@ def masked_samples(genes: Genes, values: Values, mask: AnyAtlas | None, pipeline
     ----------
     genes : Genes
     values : callable
-        Donor -> its `transforms.workflow.sample_expression`, or some genes of it.
+        (donor, left) -> its `transforms.values.sample_expression`, or some genes of it.
     mask : Atlas, AtlasSet or None
         Its labelled nodes are the mask; hemisphere and structure do not matter. None takes every sample.
     pipeline : Pipeline
@@ -72,10 +77,20 @@ def masked_samples(genes: Genes, values: Values, mask: AnyAtlas | None, pipeline
     if not any(part.labels.any() for part in parts):
         name = mask.name if mask else "(none)"
         raise ChoiceError(f"No sample falls into the mask {name}: tolerance is {pipeline.tolerance:g}.")
-    effects = batch_effects(values, parts, pipeline)
-    frames = [_expression(values, part, pipeline, effects.get(part.donor)) for part in parts]
+    inside = delayed(partial(_inside_rows, parts=parts), pure=False)
+    blocks = normalized_blocks(values, parts, GeneNormalization.of(pipeline, parts))
     samples = pd.concat([part.samples[part.labels != 0] for part in parts], ignore_index=True)
-    return MaskedSamples(pd.concat(frames).dropna(axis=1, how="all"), samples)
+    expression = pd.DataFrame(
+        np.concatenate(dask.compute(*map(inside, blocks)), axis=1),
+        index=pd.Index(samples["well_id"].to_numpy(), name="well_id"),
+        columns=pd.Index(values(parts[0].donor)["gene"].to_numpy(), name="gene_symbol"),
+    )
+    return MaskedSamples(expression.dropna(axis=1, how="all"), samples)
+
+
+def _inside_rows(values: dict[str, Floats], parts: list[Part]) -> Floats:
+    """(sample, gene) of all donors' samples inside, for a block of genes."""
+    return np.concatenate([values[part.donor][:, part.labels != 0].T for part in parts])
 
 
 def _inside(samples: pd.DataFrame, mask: AnyAtlas | None, pipeline: Pipeline) -> NDArray[np.int64]:
@@ -84,14 +99,6 @@ def _inside(samples: pd.DataFrame, mask: AnyAtlas | None, pipeline: Pipeline) ->
         return np.ones(len(samples), dtype=np.int64)
     atlas = atlas_of(mask, samples["donor"].iloc[0]).without_info()
     return assign(samples, atlas, tolerance=pipeline.tolerance, matching=pipeline.matching)
-
-
-def _expression(values: Values, part: Part, pipeline: Pipeline, effect: Floats | None) -> pd.DataFrame:
-    inside = np.flatnonzero(part.labels)
-    normalized = normalize_part(values(part.donor), part, pipeline, effect).isel(sample=inside)
-    wells = pd.Index(part.samples["well_id"].to_numpy()[inside], name="well_id")
-    symbols = pd.Index(normalized["gene"].to_numpy(), name="gene_symbol")
-    return pd.DataFrame(normalized.to_numpy().T, index=wells, columns=symbols)
 
 
 def interpolate_nodes(values: Floats, places: Floats, nodes: Floats, *, n_neighbors: int = 10) -> Floats:

@@ -88,6 +88,8 @@ class Filling:
         A value that normalisation left undefined (NaN) counts as 0, as it does in abagen, whose sums leave
         it out of the numerator but not of the sum of the weights.
         """
+        if not len(self.regions):
+            return np.empty((len(values), 0))
         present = np.where(np.isnan(values), 0.0, values)
         filled: NDArray[np.float64] = (self.weights @ present.T).T
         return filled

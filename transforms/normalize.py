@@ -16,114 +16,41 @@ In both, a vector that a method cannot normalise (constant, or too short) become
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from transforms.errors import ChoiceError
+from transforms.scaling import (
+    HAZEN,
+    LINEAR,
+    QUANTILES,
+    FloatArray,
+    Quantiles,
+    fit_center,
+    fit_minmax,
+    fit_robust_sigmoid,
+    fit_scaled_robust_sigmoid,
+    fit_scaled_sigmoid,
+    fit_sigmoid,
+    fit_zscore,
+    logistic,
+    mean_and_std,
+    median,
+    median_and_scale,
+    ordered_values,
+    quantile,
+    undefined_is_nan,
+)
 
-FloatArray = NDArray[np.float64]
 Normalization = Callable[[FloatArray], FloatArray]
 
 # Values normalised at once by `normalize`: 1 MiB, so that a block and its sorted copy stay in a core's cache.
 BLOCK_VALUES = 2**17
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
-
-class Quantiles(NamedTuple):
-    """A convention for quantiles, and for turning an interquartile range into a standard deviation."""
-
-    position: Callable[[int, float], float]
-    """Place of quantile q among n sorted values, counted from 0 and not yet clamped to 0 .. n - 1."""
-    normal_iqr: float
-    """Interquartile range of the standard normal distribution."""
-
-
-QUANTILES = {
-    "linear": Quantiles(position=lambda n, q: (n - 1) * q, normal_iqr=1.3489795003921634),
-    "hazen": Quantiles(position=lambda n, q: n * q - 0.5, normal_iqr=1.35),
-}
-LINEAR, HAZEN = QUANTILES["linear"], QUANTILES["hazen"]
-
-
-# Building blocks -------------------------------------------------------------------------------------------
-
-
-def _undefined_is_nan(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let divisions by 0 and saturated exponentials pass without a warning: their results are meant."""
-
-    @wraps(function)
-    def quiet(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return function(*args, **kwargs)
-
-    return quiet
-
-
-def _ordered(values: FloatArray) -> FloatArray:
-    """Sorted copies of the vectors; a vector with a NaN becomes all NaN."""
-    ordered = np.sort(values, axis=-1)
-    ordered[np.isnan(ordered[..., -1])] = np.nan
-    return ordered
-
-
-def _quantile(ordered: FloatArray, q: float, quantiles: Quantiles) -> FloatArray:
-    """Quantile q of sorted vectors; from the nearer end, as numpy, so that linear ones equal its last bit."""
-    last = ordered.shape[-1] - 1
-    position = min(max(quantiles.position(last + 1, q), 0.0), float(last))
-    below = int(position)
-    share = position - below
-    low, high = ordered[..., below], ordered[..., min(below + 1, last)]
-    result: FloatArray = low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
-    return result
-
-
-def _median(ordered: FloatArray) -> FloatArray:
-    count = ordered.shape[-1]
-    middle: FloatArray = ordered[..., (count - 1) // 2 : count // 2 + 1].mean(axis=-1)
-    return middle
-
-
-def _median_and_scale(values: FloatArray, quantiles: Quantiles) -> tuple[FloatArray, FloatArray]:
-    """Median, and interquartile range in standard deviations, of each vector; one sort serves both."""
-    ordered = _ordered(values)
-    width = _quantile(ordered, 0.75, quantiles) - _quantile(ordered, 0.25, quantiles)
-    return _median(ordered)[..., None], (width / quantiles.normal_iqr)[..., None]
-
-
-@_undefined_is_nan
-def _mean_and_std(
-    values: FloatArray, inside: NDArray[np.bool_] | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation (ddof 1) of each vector, or of its values ``inside``.
-
-    The deviation of equal values is NaN, not the rounding error that summing them would leave.
-    """
-    where: Any = True if inside is None else inside
-    count = np.broadcast_to(where, values.shape).sum(axis=-1, keepdims=True)
-    mean = np.divide(values.sum(axis=-1, keepdims=True, where=where), count)
-    squares = np.square(values - mean).sum(axis=-1, keepdims=True, where=where)
-    std = np.sqrt(squares / (count - 1))
-    lowest = values.min(axis=-1, keepdims=True, where=where, initial=np.inf)
-    highest = values.max(axis=-1, keepdims=True, where=where, initial=-np.inf)
-    std[lowest >= highest] = np.nan
-    return mean, std
-
-
-@_undefined_is_nan
-def _logistic(values: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
-    """1 / (1 + exp(-(x - centre) / scale)) in a new array, without further temporaries."""
-    result = np.subtract(centre, values)
-    result /= scale
-    np.exp(result, out=result)
-    result += 1
-    return np.divide(1, result, out=result)
-
-
-@_undefined_is_nan
+@undefined_is_nan
 def _rescale(values: FloatArray) -> FloatArray:
     """(x - min) / (max - min), written over ``values``."""
     low = values.min(axis=-1, keepdims=True)
@@ -138,21 +65,17 @@ def _rescale(values: FloatArray) -> FloatArray:
 
 def center(values: FloatArray) -> FloatArray:
     """Subtract the mean."""
-    centred: FloatArray = values - values.mean(axis=-1, keepdims=True)
-    return centred
+    return fit_center(values)(values)
 
 
-@_undefined_is_nan
 def zscore(values: FloatArray) -> FloatArray:
     """(x - mean) / std, std with ddof 1."""
-    mean, std = _mean_and_std(values)
-    scores: FloatArray = (values - mean) / std
-    return scores
+    return fit_zscore(values)(values)
 
 
 def minmax(values: FloatArray) -> FloatArray:
     """(x - min) / (max - min); a constant vector becomes NaN (abagen)."""
-    return _rescale(values.copy())
+    return fit_minmax(values)(values)
 
 
 def unity(values: FloatArray) -> FloatArray:
@@ -163,12 +86,12 @@ def unity(values: FloatArray) -> FloatArray:
 
 def sigmoid(values: FloatArray) -> FloatArray:
     """1 / (1 + exp(-(x - mean) / std))."""
-    return _logistic(values, *_mean_and_std(values))
+    return fit_sigmoid(values)(values)
 
 
 def scaled_sigmoid(values: FloatArray) -> FloatArray:
     """`sigmoid`, then `minmax`."""
-    return _rescale(sigmoid(values))
+    return fit_scaled_sigmoid(values)(values)
 
 
 def robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
@@ -177,7 +100,7 @@ def robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatAr
     Where the IQR is 0, values above the median become 1, below it 0, and the median itself NaN.
     Source: Fulcher & Fornito 2016, PNAS 113:1435.
     """
-    return _logistic(values, *_median_and_scale(values, quantiles))
+    return fit_robust_sigmoid(values, quantiles)(values)
 
 
 def scaled_robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
@@ -185,13 +108,13 @@ def scaled_robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> 
 
     Source: Fulcher, Little & Jones 2013, J. R. Soc. Interface 10:20130048.
     """
-    return _rescale(robust_sigmoid(values, quantiles))
+    return fit_scaled_robust_sigmoid(values, quantiles)(values)
 
 
 def mixed_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
     """`scaled_sigmoid` where the IQR is 0, else `scaled_robust_sigmoid`; what neither defines becomes 0."""
-    median, scale = _median_and_scale(values, quantiles)
-    result = _rescale(_logistic(values, median, scale))
+    centre, scale = median_and_scale(ordered_values(values), quantiles)
+    result = _rescale(logistic(values, centre, scale))
     flat = scale[..., 0] == 0
     result[flat] = scaled_sigmoid(values[flat])
     result[np.isnan(result)] = 0.0
@@ -200,9 +123,9 @@ def mixed_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArr
 
 def scaled_sigmoid_quantiles(values: FloatArray, quantiles: Quantiles = LINEAR) -> FloatArray:
     """Sigmoid and minmax of all values, with mean and std of those within the 5th .. 95th percentile."""
-    ordered = _ordered(values)
-    low, high = (_quantile(ordered, q, quantiles)[..., None] for q in (0.05, 0.95))
-    return _rescale(_logistic(values, *_mean_and_std(values, (values >= low) & (values <= high))))
+    ordered = ordered_values(values)
+    low, high = (quantile(ordered, q, quantiles)[..., None] for q in (0.05, 0.95))
+    return _rescale(logistic(values, *mean_and_std(values, (values >= low) & (values <= high))))
 
 
 def abagen_scaled_sigmoid_quantiles(values: FloatArray) -> FloatArray:
@@ -216,7 +139,7 @@ def abagen_scaled_sigmoid_quantiles(values: FloatArray) -> FloatArray:
     return result
 
 
-@_undefined_is_nan
+@undefined_is_nan
 def hampel(values: FloatArray, quantiles: Quantiles = HAZEN) -> FloatArray:
     """Tanh estimator (tanh(0.1 (x - location) / scale) + 1) / 2 around Hampel's redescending M-estimate.
 
@@ -224,18 +147,18 @@ def hampel(values: FloatArray, quantiles: Quantiles = HAZEN) -> FloatArray:
     sum psi(x - location) nearest to the median, scale the root mean square of psi there. Where the
     scale is 0, values equal to the location become NaN. Source: AHBAprocessing's ``Norm_hampel``.
     """
-    median = _median(_ordered(values))[..., None]
-    deviations = _ordered(np.abs(values - median))
-    corners = [_quantile(deviations, q, quantiles)[..., None] for q in (0.70, 0.85, 0.95)]
+    middle = median(ordered_values(values))[..., None]
+    deviations = ordered_values(np.abs(values - middle))
+    corners = [quantile(deviations, q, quantiles)[..., None] for q in (0.70, 0.85, 0.95)]
     location = _root(
-        lambda guess: _psi(values - guess, *corners).sum(axis=-1, keepdims=True), median, corners[0]
+        lambda guess: _psi(values - guess, *corners).sum(axis=-1, keepdims=True), middle, corners[0]
     )
     scale = np.sqrt(np.square(_psi(values - location, *corners)).mean(axis=-1, keepdims=True))
     result: FloatArray = 0.5 * (np.tanh(0.1 * (values - location) / scale) + 1)
     return result
 
 
-@_undefined_is_nan
+@undefined_is_nan
 def _psi(residuals: FloatArray, a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     """Hampel's three-part function: the residual up to a, then a, falling to 0 from b to c."""
     size = np.abs(residuals)
@@ -243,7 +166,7 @@ def _psi(residuals: FloatArray, a: FloatArray, b: FloatArray, c: FloatArray) -> 
     return np.sign(residuals) * np.where(size < b, np.minimum(size, a), falling)
 
 
-@_undefined_is_nan
+@undefined_is_nan
 def _root(function: Callable[[FloatArray], FloatArray], start: FloatArray, width: FloatArray) -> FloatArray:
     """Nearest sign change of a piecewise linear function, walking from ``start`` towards its sign.
 

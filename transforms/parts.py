@@ -1,0 +1,166 @@
+"""Which of a donor's samples fall into which region, and each gene normalised over those that are left."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from transforms.assign import assign
+from transforms.atlas import Atlas
+from transforms.atlas_set import AnyAtlas, atlas_of
+from transforms.errors import AtlasError
+from transforms.normalize import BATCH, donor_effects, donor_means, normalize_within
+from transforms.pipeline import Pipeline
+from transforms.region_sets import REGION_SETS
+from transforms.values import Values, blocks_of
+from transforms.workflow import Genes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One donor's samples on their way into regions.
+
+    Attributes
+    ----------
+    donor : str
+    left : (left,) int array
+        Positions, among the donor's prepared samples, of those that are normalised together.
+    samples : pandas.DataFrame
+        The samples left.
+    labels : (left,) int array
+        Their regions, 0 for none.
+    """
+
+    donor: str
+    left: NDArray[np.intp]
+    samples: pd.DataFrame
+    labels: NDArray[np.int64]
+
+
+def part_of(donor: str, samples: pd.DataFrame, labels: NDArray[np.int64], *, norm_matched: bool) -> Part:
+    """What is left of one donor's prepared samples: those in a region, or all of them."""
+    left = np.flatnonzero(labels) if norm_matched else np.arange(len(labels))
+    return Part(donor, left, samples.iloc[left], labels[left])
+
+
+@dataclass(frozen=True, eq=False)
+class GeneNormalization:
+    """How each gene is normalised over the samples left of each donor.
+
+    Attributes
+    ----------
+    method : str or None
+        A name of `transforms.normalize.NORMALIZATIONS`; None or ``batch`` for none within a donor.
+    quantiles : str
+    removes_donors : bool
+        First take off what donors differ in, as ``batch`` does.
+    rescales : bool
+        False leaves the values as they are, but for those of genes that the method cannot normalise: NaN.
+    groups : dict of str to (left,) array
+        Donor -> the structure class of each sample, where these are normalised apart.
+    """
+
+    method: str | None
+    quantiles: str
+    removes_donors: bool
+    rescales: bool
+    groups: dict[str, NDArray[np.object_]]
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, parts: list[Part]) -> "GeneNormalization":
+        """What a pipeline says, for the parts of its donors."""
+        apart = pipeline.norm_structures or REGION_SETS[pipeline.normalise_what].separate
+        return cls(
+            method=None if pipeline.gene_norm == BATCH else pipeline.gene_norm,
+            quantiles=pipeline.quantiles,
+            removes_donors=BATCH in (pipeline.sample_norm, pipeline.gene_norm),
+            rescales=pipeline.do_normalise,
+            groups={p.donor: p.samples["structure"].to_numpy(object) for p in parts} if apart else {},
+        )
+
+    def __call__(self, values: dict[str, Floats]) -> dict[str, Floats]:
+        """Donor -> (gene, left) of some genes, to the same normalised.
+
+        Raises
+        ------
+        ChoiceError
+            If donors' effects are to be removed and fewer than two donors have samples left.
+        """
+        effects = self._effects(values)
+        return {donor: self._normalized(donor, own, effects.get(donor)) for donor, own in values.items()}
+
+    def _effects(self, values: dict[str, Floats]) -> dict[str, Floats]:
+        """What ``batch`` takes off each gene: a linear model of the donors comes down to their means."""
+        if not self.removes_donors:
+            return {}
+        return donor_effects({donor: donor_means(own) for donor, own in values.items() if own.shape[1]})
+
+    def _normalized(self, donor: str, values: Floats, effect: Floats | None) -> Floats:
+        if effect is not None:
+            values = values - effect[:, np.newaxis]
+        if self.method is None or not values.shape[1]:
+            return values
+        normalized = normalize_within(values, self.method, self.groups.get(donor), quantiles=self.quantiles)
+        if self.rescales:
+            return normalized
+        undefined = np.isnan(normalized).any(axis=1, keepdims=True)
+        return np.where(undefined, np.nan, values)
+
+
+def normalized_blocks(values: Values, parts: list[Part], normalization: GeneNormalization) -> list[Any]:
+    """Each block of genes of all donors, normalised: a task that gives donor -> (gene, left).
+
+    Returns
+    -------
+    list of dask.delayed.Delayed
+    """
+    donors = [part.donor for part in parts]
+    blocks = [blocks_of(values(part.donor, part.left)) for part in parts]
+    work = delayed(partial(_normalized_block, donors=donors, normalization=normalization), pure=False)
+    return [work(list(block)) for block in zip(*blocks, strict=True)]
+
+
+def _normalized_block(
+    values: list[Floats], donors: list[str], normalization: GeneNormalization
+) -> dict[str, Floats]:
+    return normalization(dict(zip(donors, values, strict=True)))
+
+
+def label_samples(genes: Genes, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, NDArray[np.int64]]:
+    """The region of every prepared sample, by donor; 0 for none.
+
+    Donors that ``normalise_what`` leaves out are not in it, and its samples are in its regions only.
+
+    Raises
+    ------
+    AtlasError
+        If a donor has no atlas, or ``divide_samples`` or ``normalise_what`` need to know more of the regions.
+    """
+    wanted = REGION_SETS[pipeline.normalise_what]
+    regions, donors = wanted.regions(atlas.regions, atlas=atlas.name), wanted.donors(genes.samples)
+    labels = {}
+    for donor, samples in genes.samples.groupby("donor", sort=False):
+        if donor in donors:
+            own = atlas_of(atlas, donor)
+            found = assign(samples, own, tolerance=pipeline.tolerance, matching=pipeline.matching)
+            kept = np.isin(found, regions)
+            if pipeline.divide_samples is not None:
+                kept &= _is_divided(samples, own)
+            labels[donor] = np.where(kept, found, 0)
+    return labels
+
+
+def _is_divided(samples: pd.DataFrame, atlas: Atlas) -> NDArray[np.bool_]:
+    """Mark the samples that have a side and a part, with which the regions can be compared."""
+    if not atlas.has_info:
+        raise AtlasError(
+            f"divide_samples matches the samples of a side and part with its regions, and hemisphere and "
+            f"structure of those of atlas {atlas.name!r} are not known, or not used: give atlas_info."
+        )
+    return np.asarray((samples["hemisphere"] != "") & (samples["structure"] != ""))

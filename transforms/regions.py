@@ -1,0 +1,320 @@
+"""From samples to region x gene tables: the work of one atlas, a block of genes at a time.
+
+A block holds some genes of all donors' samples; normalising them, averaging their regions and combining the
+donors needs no other block. So blocks run side by side, in memory that does not grow with the genes, and
+several sets of choices that differ only in how samples become regions share the normalised block.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import dask
+import numpy as np
+import pandas as pd
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from transforms.aggregate import aggregate_donor, combine_donors, count_samples, drop_unusable_genes
+from transforms.assign import warn_if_misplaced
+from transforms.atlas import Atlas
+from transforms.atlas_set import AnyAtlas, atlas_of
+from transforms.errors import ChoiceError
+from transforms.missing import MISSING, Filling, Sites
+from transforms.parts import GeneNormalization, Part, label_samples, normalized_blocks, part_of
+from transforms.pipeline import Pipeline
+from transforms.region_sets import REGION_SETS
+from transforms.stable import stable_genes
+from transforms.values import Values
+from transforms.workflow import Genes
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Labels = dict[str, Integers]
+
+
+@dataclass(frozen=True, eq=False)
+class RegionTables:
+    """What one pipeline gives for one atlas.
+
+    Attributes
+    ----------
+    expression : pandas.DataFrame
+        Region x gene (gene symbols, sorted); NaN rows for regions without samples.
+    counts : pandas.DataFrame
+        Region x donor: samples in each region.
+    genes : pandas.DataFrame
+        One row a gene: gene_symbol, entrez_id, probe_id, score, n_probes. All genes of the
+        selection, also those that `expression` leaves out for want of numbers.
+    donor_expression : dict of str to pandas.DataFrame
+        Region x gene of each donor, no gene left out; empty unless it is asked for, and regions are averaged
+        by donor.
+    stability : pandas.DataFrame or None
+        With ``percent_ds``: gene_symbol, stability (differential stability over the regions that all donors
+        have, -1 to 1) and stable (bool, among the most stable) of the genes of `expression`.
+    """
+
+    expression: pd.DataFrame
+    counts: pd.DataFrame
+    genes: pd.DataFrame
+    donor_expression: dict[str, pd.DataFrame]
+    stability: pd.DataFrame | None = None
+
+
+class Averages(NamedTuple):
+    """Regions of some genes.
+
+    Attributes
+    ----------
+    combined : (gene, region) float64 array
+        Over all donors.
+    donors : dict of str to (gene, region) float64 array
+        Each donor's own, where they are kept.
+    """
+
+    combined: Floats
+    donors: dict[str, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregation:
+    """How normalised samples become regions.
+
+    Attributes
+    ----------
+    regions : (region,) int array
+    labels : dict of str to (left,) int array
+        Donor -> region of each of its samples left, 0 for none.
+    fillings : dict of str to Filling
+        Donor -> what it gives to regions without samples.
+    over_donors : bool
+        Whether the donors' gifts add up to one for all.
+    metric : str or callable
+    jointly : bool
+        Average all samples at once, instead of donors first.
+    whole_genes : bool
+        A gene with an undefined value in a donor's sample is undefined in all of them.
+    keeps_donors : bool
+    """
+
+    regions: Integers
+    labels: Labels
+    fillings: Mapping[str, Filling]
+    over_donors: bool
+    metric: str | Callable[..., Any]
+    jointly: bool
+    whole_genes: bool
+    keeps_donors: bool
+
+    @classmethod
+    def of(
+        cls, pipeline: Pipeline, parts: list[Part], atlas: AnyAtlas, regions: Integers, *, keeps_donors: bool
+    ) -> "Aggregation":
+        """What a pipeline says, for the parts of its donors."""
+        sites = {part.donor: Sites(part.samples, part.labels, atlas_of(atlas, part.donor)) for part in parts}
+        method = MISSING[pipeline.missing]
+        return cls(
+            regions=regions,
+            labels={part.donor: part.labels for part in parts},
+            fillings=method.fill(sites),
+            over_donors=method.over_donors,
+            metric=pipeline.agg_metric,
+            jointly=pipeline.region_agg == "samples",
+            whole_genes=pipeline.drop_genes == "samples",
+            keeps_donors=keeps_donors,
+        )
+
+    def __call__(self, values: dict[str, Floats]) -> Averages:
+        """Donor -> (gene, left) normalised values of some genes, to their regions."""
+        gifts = {donor: self.fillings[donor].apply(own) for donor, own in values.items()}
+        if self.over_donors:
+            gifts = dict.fromkeys(gifts, np.sum(list(gifts.values()), axis=0))
+        tables = self._jointly(values, gifts) if self.jointly else self._by_donor(values, gifts)
+        combined = combine_donors(list(tables.values()), self.metric)
+        return Averages(combined, tables if self.keeps_donors else {})
+
+    def _by_donor(self, values: dict[str, Floats], gifts: dict[str, Floats]) -> dict[str, Floats]:
+        tables = {}
+        for donor, own in values.items():
+            filled = self.fillings[donor].regions
+            table = self._average(own, self.labels[donor])
+            if len(filled):
+                places = np.searchsorted(self.regions, filled)
+                table[:, places] = aggregate_donor(gifts[donor], filled, filled, self.metric)
+            tables[donor] = table
+        return tables
+
+    def _jointly(self, values: dict[str, Floats], gifts: dict[str, Floats]) -> dict[str, Floats]:
+        """All donors' samples at once, under the name ""; a gift to a region is one sample more."""
+        joined = np.concatenate([*values.values(), *gifts.values()], axis=1)
+        given = [filling.regions for filling in self.fillings.values()]
+        return {"": self._average(joined, np.concatenate([*self.labels.values(), *given]))}
+
+    def _average(self, values: Floats, labels: Integers) -> Floats:
+        if self.whole_genes:
+            values = np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
+        return aggregate_donor(values, labels, self.regions, self.metric)
+
+
+def region_tables(
+    genes: Genes, values: Values, atlas: AnyAtlas, pipeline: Pipeline, *, donors: bool = True
+) -> RegionTables:
+    """Average the samples of each region.
+
+    Parameters
+    ----------
+    genes : Genes
+        For an `AtlasSet`, those of the source in native space.
+    values : callable
+        (donor, left) -> `transforms.values.sample_expression`, lazy or kept from an earlier atlas.
+    atlas : Atlas or AtlasSet
+    pipeline : Pipeline
+    donors : bool
+        Also keep each donor's own table.
+
+    Returns
+    -------
+    RegionTables
+
+    Raises
+    ------
+    ChoiceError
+        If no sample falls into any region.
+    AtlasError
+        If a donor has no atlas.
+    """
+    labels = label_samples(genes, atlas, pipeline)
+    return similar_tables(genes, values, atlas, [pipeline], labels, donors=donors)[0]
+
+
+def similar_tables(
+    genes: Genes,
+    values: Values,
+    atlas: AnyAtlas,
+    pipelines: Sequence[Pipeline],
+    labels: Labels,
+    *,
+    donors: bool = False,
+) -> list[RegionTables]:
+    """`region_tables` of pipelines that differ only in how samples become regions.
+
+    Parameters
+    ----------
+    genes, values, atlas, donors
+        As for `region_tables`.
+    pipelines : sequence of Pipeline
+        Alike but for missing, region_agg, agg_metric, drop_genes and percent_ds.
+    labels : dict of str to (sample,) int array
+        What `transforms.parts.label_samples` gives for each of them.
+
+    Returns
+    -------
+    list of RegionTables
+
+    Raises
+    ------
+    ChoiceError
+        As `region_tables`.
+    """
+    first = pipelines[0]
+    _check_placement(labels, atlas, first)
+    regions = REGION_SETS[first.normalise_what].regions(atlas.regions, atlas=atlas.name)
+    parts = [
+        part_of(donor, samples, labels[donor], norm_matched=first.norm_matched)
+        for donor, samples in genes.samples.groupby("donor", sort=False)
+        if donor in labels
+    ]
+    keeps = [donors or pipeline.drop_genes == "samples" for pipeline in pipelines]
+    wanted = [
+        Aggregation.of(pipeline, parts, atlas, regions, keeps_donors=kept)
+        for pipeline, kept in zip(pipelines, keeps, strict=True)
+    ]
+    plain = replace(first, agg_metric="mean", missing=None, region_agg="donors", percent_ds=None)
+    measured = any(pipeline.percent_ds is not None for pipeline in pipelines)
+    means = [Aggregation.of(plain, parts, atlas, regions, keeps_donors=True)] if measured else []
+    found = _averages(values, parts, GeneNormalization.of(first, parts), [*wanted, *means])
+    symbols = pd.Index(genes.selection.genes["gene_symbol"], name="gene_symbol")
+    counts = pd.DataFrame(
+        {donor: count_samples(own, regions) for donor, own in labels.items()},
+        index=pd.Index(regions, name="label"),
+    )
+    by_donor = found[-1].donors if measured else {}
+    return [
+        _tables(pipeline, averages, by_donor, counts, genes, symbols)
+        for pipeline, averages in zip(pipelines, found, strict=False)
+    ]
+
+
+def _check_placement(labels: Labels, atlas: AnyAtlas, pipeline: Pipeline) -> None:
+    if not any(found.any() for found in labels.values()):
+        raise ChoiceError(
+            f"No sample falls into a region of {atlas.name}: is it in {atlas.space} space? "
+            f"tolerance is {pipeline.tolerance:g}."
+        )
+    if isinstance(atlas, Atlas):
+        warn_if_misplaced(sum(map(np.count_nonzero, labels.values())), sum(map(len, labels.values())), atlas)
+
+
+def _averages(
+    values: Values, parts: list[Part], normalization: GeneNormalization, aggregations: list[Aggregation]
+) -> list[Averages]:
+    """Regions of all genes, by each of the aggregations."""
+    work = delayed(partial(_block_averages, aggregations=aggregations), pure=False)
+    blocks = dask.compute(*map(work, normalized_blocks(values, parts, normalization)))
+    return [_joined(found) for found in zip(*blocks, strict=True)]
+
+
+def _block_averages(values: dict[str, Floats], aggregations: list[Aggregation]) -> list[Averages]:
+    return [aggregation(values) for aggregation in aggregations]
+
+
+def _joined(blocks: Sequence[Averages]) -> Averages:
+    donors = {donor: np.concatenate([block.donors[donor] for block in blocks]) for donor in blocks[0].donors}
+    return Averages(np.concatenate([block.combined for block in blocks]), donors)
+
+
+def _tables(
+    pipeline: Pipeline,
+    averages: Averages,
+    means: dict[str, Floats],
+    counts: pd.DataFrame,
+    genes: Genes,
+    symbols: pd.Index,
+) -> RegionTables:
+    usable = _usable_genes(averages, pipeline)
+    stability = None
+    if pipeline.percent_ds is not None:
+        stability = _stability(means, symbols, usable, pipeline.percent_ds)
+    return RegionTables(
+        expression=pd.DataFrame(averages.combined[usable].T, index=counts.index, columns=symbols[usable]),
+        counts=counts,
+        genes=genes.selection.genes,
+        donor_expression={
+            donor: pd.DataFrame(table.T, index=counts.index, columns=symbols)
+            for donor, table in averages.donors.items()
+            if donor
+        },
+        stability=stability,
+    )
+
+
+def _usable_genes(averages: Averages, pipeline: Pipeline) -> NDArray[np.bool_]:
+    """Mark the genes of the table; with ``drop_genes="samples"`` every donor has all of their values."""
+    tables = [averages.combined] if pipeline.drop_genes == "regions" else list(averages.donors.values())
+    usable = np.logical_and.reduce([drop_unusable_genes(table) for table in tables])
+    if not usable.any():
+        raise ChoiceError(
+            "No gene is left: normalisation leaves each undefined somewhere, as it does over one or two "
+            "samples; take another normalisation, fewer divisions or a larger tolerance."
+        )
+    return np.asarray(usable)
+
+
+def _stability(
+    means: Mapping[str, Floats], symbols: pd.Index, usable: NDArray[np.bool_], percent: float
+) -> pd.DataFrame:
+    tables = {donor: pd.DataFrame(table[usable].T, columns=symbols[usable]) for donor, table in means.items()}
+    kept, stability = stable_genes(tables, percent_ds=percent, method="arnatkeviciute2019")
+    stable = stability.index.isin(next(iter(kept.values())).columns)
+    return pd.DataFrame({"gene_symbol": stability.index, "stability": stability.array, "stable": stable})

@@ -1,0 +1,235 @@
+"""Normalisations that are one function of a value: fitted to each vector, then applied to any of its values.
+
+What a vector's other values matter for is a few numbers (its median, its range, ..). Fitting them apart from
+applying them lets samples be normalised without turning the matrix round, and a model's test samples by what
+its training samples say.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# Values scaled at once: 256 KiB, so that the several passes over them stay in a core's cache.
+VALUES_AT_ONCE = 2**15
+
+
+class Quantiles(NamedTuple):
+    """A convention for quantiles, and for turning an interquartile range into a standard deviation."""
+
+    position: Callable[[int, float], float]
+    """Place of quantile q among n sorted values, counted from 0 and not yet clamped to 0 .. n - 1."""
+    normal_iqr: float
+    """Interquartile range of the standard normal distribution."""
+
+
+QUANTILES = {
+    "linear": Quantiles(position=lambda n, q: (n - 1) * q, normal_iqr=1.3489795003921634),
+    "hazen": Quantiles(position=lambda n, q: n * q - 0.5, normal_iqr=1.35),
+}
+LINEAR, HAZEN = QUANTILES["linear"], QUANTILES["hazen"]
+
+
+def undefined_is_nan(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let divisions by 0 and saturated exponentials pass without a warning: their results are meant."""
+
+    @wraps(function)
+    def quiet(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return function(*args, **kwargs)
+
+    return quiet
+
+
+# What is known of a vector ---------------------------------------------------------------------------------
+
+
+def ordered_values(values: FloatArray) -> FloatArray:
+    """Sorted copies of the vectors; a vector with a NaN becomes all NaN."""
+    ordered = np.sort(values, axis=-1)
+    ordered[np.isnan(ordered[..., -1])] = np.nan
+    return ordered
+
+
+def quantile(ordered: FloatArray, q: float, quantiles: Quantiles) -> FloatArray:
+    """Quantile q of sorted vectors; from the nearer end, as numpy, so that linear ones equal its last bit."""
+    last = ordered.shape[-1] - 1
+    position = min(max(quantiles.position(last + 1, q), 0.0), float(last))
+    below = int(position)
+    share = position - below
+    low, high = ordered[..., below], ordered[..., min(below + 1, last)]
+    result: FloatArray = low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
+    return result
+
+
+def median(ordered: FloatArray) -> FloatArray:
+    """Median of sorted vectors."""
+    count = ordered.shape[-1]
+    middle: FloatArray = ordered[..., (count - 1) // 2 : count // 2 + 1].mean(axis=-1)
+    return middle
+
+
+def median_and_scale(ordered: FloatArray, quantiles: Quantiles) -> tuple[FloatArray, FloatArray]:
+    """Median, and interquartile range in standard deviations, of each sorted vector."""
+    width = quantile(ordered, 0.75, quantiles) - quantile(ordered, 0.25, quantiles)
+    return median(ordered)[..., None], (width / quantiles.normal_iqr)[..., None]
+
+
+@undefined_is_nan
+def mean_and_std(
+    values: FloatArray, inside: NDArray[np.bool_] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation (ddof 1) of each vector, or of its values ``inside``.
+
+    The deviation of equal values is NaN, not the rounding error that summing them would leave.
+    """
+    where: Any = True if inside is None else inside
+    count = np.broadcast_to(where, values.shape).sum(axis=-1, keepdims=True)
+    mean = np.divide(values.sum(axis=-1, keepdims=True, where=where), count)
+    squares = np.square(values - mean).sum(axis=-1, keepdims=True, where=where)
+    std = np.sqrt(squares / (count - 1))
+    lowest = values.min(axis=-1, keepdims=True, where=where, initial=np.inf)
+    highest = values.max(axis=-1, keepdims=True, where=where, initial=-np.inf)
+    std[lowest >= highest] = np.nan
+    return mean, std
+
+
+# Functions of a value --------------------------------------------------------------------------------------
+
+
+@undefined_is_nan
+def logistic(values: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-(x - centre) / scale)) in a new array, without further temporaries."""
+    result = np.subtract(centre, values)
+    result /= scale
+    np.exp(result, out=result)
+    result += 1
+    return np.divide(1, result, out=result)
+
+
+@undefined_is_nan
+def linear(values: FloatArray, centre: FloatArray, scale: FloatArray | None = None) -> FloatArray:
+    """(x - centre) / scale in a new array."""
+    result = np.subtract(values, centre)
+    return result if scale is None else np.divide(result, scale, out=result)
+
+
+class Scaling(NamedTuple):
+    """A function of a value for each vector.
+
+    Attributes
+    ----------
+    function : callable
+        `logistic` or `linear`.
+    centre : (.., 1) float64 array
+        A row a vector.
+    scale : (.., 1) float64 array or None
+    low, width : (.., 1) float64 array or None
+        Taken off, and divided by, afterwards.
+    """
+
+    function: Callable[..., FloatArray]
+    centre: FloatArray
+    scale: FloatArray | None = None
+    low: FloatArray | None = None
+    width: FloatArray | None = None
+
+    @undefined_is_nan
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """Values of each vector, (.., n), to the same scaled, in a new array."""
+        result = self.function(values, self.centre, self.scale)
+        if self.low is not None:
+            result -= self.low
+            result /= self.width
+        return result
+
+    def by_column(self, values: FloatArray) -> FloatArray:
+        """The same for vectors that are the columns of a (row, vector) array."""
+        turned = Scaling(self.function, *(part if part is None else part.T for part in self[1:]))
+        result = np.empty_like(values)
+        rows = max(1, VALUES_AT_ONCE // max(1, values.shape[1]))
+        for first in range(0, len(values), rows):
+            result[first : first + rows] = turned(values[first : first + rows])
+        return result
+
+
+def joined(scalings: list[Scaling]) -> Scaling:
+    """The scalings of several groups of vectors as one."""
+    parts = zip(*(scaling[1:] for scaling in scalings), strict=True)
+    return Scaling(
+        scalings[0].function, *(None if part[0] is None else np.concatenate(part) for part in parts)
+    )
+
+
+# Fitting: vectors along the last axis -> their scaling -----------------------------------------------------
+
+
+def fit_center(values: FloatArray) -> Scaling:
+    """X - mean."""
+    return Scaling(linear, values.mean(axis=-1, keepdims=True))
+
+
+def fit_zscore(values: FloatArray) -> Scaling:
+    """(x - mean) / std, std with ddof 1."""
+    return Scaling(linear, *mean_and_std(values))
+
+
+@undefined_is_nan
+def fit_minmax(values: FloatArray) -> Scaling:
+    """(x - min) / (max - min)."""
+    low = values.min(axis=-1, keepdims=True)
+    return Scaling(linear, low, values.max(axis=-1, keepdims=True) - low)
+
+
+def fit_sigmoid(values: FloatArray) -> Scaling:
+    """1 / (1 + exp(-(x - mean) / std))."""
+    return Scaling(logistic, *mean_and_std(values))
+
+
+def fit_scaled_sigmoid(values: FloatArray) -> Scaling:
+    """`fit_sigmoid`, then to 0 .. 1."""
+    extremes = values.min(axis=-1, keepdims=True), values.max(axis=-1, keepdims=True)
+    return _to_unit_range(fit_sigmoid(values), *extremes)
+
+
+def fit_robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> Scaling:
+    """1 / (1 + exp(-(x - median) / scale)) with scale = IQR / `Quantiles.normal_iqr`."""
+    return Scaling(logistic, *median_and_scale(ordered_values(values), quantiles))
+
+
+def fit_scaled_robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> Scaling:
+    """`fit_robust_sigmoid`, then to 0 .. 1; one sort gives all that is needed."""
+    ordered = ordered_values(values)
+    scaling = Scaling(logistic, *median_and_scale(ordered, quantiles))
+    return _to_unit_range(scaling, ordered[..., :1], ordered[..., -1:])
+
+
+@undefined_is_nan
+def _to_unit_range(scaling: Scaling, lowest: FloatArray, highest: FloatArray) -> Scaling:
+    """The sigmoid ascends, so the extremes of its results are the results of the extremes.
+
+    But for a scale of 0, whose centre has no result, and with it no vector that holds it.
+    """
+    low = scaling(lowest)
+    if scaling.scale is not None:
+        low[scaling.scale == 0] = np.nan
+    return scaling._replace(low=low, width=scaling(highest) - low)
+
+
+FITS: dict[str, Callable[[FloatArray], Scaling]] = {
+    "center": fit_center,
+    "zscore": fit_zscore,
+    "minmax": fit_minmax,
+    "sigmoid": fit_sigmoid,
+    "scaled_sigmoid": fit_scaled_sigmoid,
+    "robust_sigmoid": fit_robust_sigmoid,
+    "scaled_robust_sigmoid": fit_scaled_robust_sigmoid,
+}
+"""abagen's methods that are one function of a value, with linear quantiles."""
