@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lake.errors import RequestError
 from lake.manifest import software_versions
-from lake.runs import AtlasLike, load_any, source_for, source_of
+from lake.runs import AtlasLike, Progress, load_any, source_for, source_of
 from lake.store import Lake
 from lake.tables import written_aside
 from transforms.atlas import Atlas
@@ -24,12 +24,17 @@ from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.masks import MaskedSamples, interpolate_nodes, masked_samples, on_grid
 from transforms.pipeline import Pipeline
 from transforms.samples import MNI, use_coordinates
-from transforms.values import Values, sample_expression
-from transforms.workflow import Genes, Source, select_genes
+from transforms.values import FreshValues
+from transforms.workflow import Genes, select_genes
 
 Floats = NDArray[np.float64]
 
 OF_REGIONS = ("missing", "region_agg", "agg_metric")
+PLACES = [
+    *("well_id", "donor", "structure_id", "structure_acronym", "structure_name"),
+    *("hemisphere", "structure", *MNI),
+]
+"""What a table of samples in a mask says of each of them; ``mni_x/y/z`` in mm are the coordinates in use."""
 VOLUME_SUFFIXES, SURFACE_SUFFIX = (".nii", ".nii.gz"), ".func.gii"
 SIDES = ("lh", "rh")
 HEMISPHERES = ("CortexLeft", "CortexRight")
@@ -61,7 +66,14 @@ class DenseMaps(Mapping[str, Floats]):
         return len(self.values.columns)
 
 
-def samples_in_mask(store: Lake, mask: AtlasLike | None = None, **choices: Any) -> MaskedSamples:
+def samples_in_mask(
+    store: Lake,
+    mask: AtlasLike | None = None,
+    *,
+    genes: str | Sequence[str] | None = None,
+    progress: Progress | None = None,
+    **choices: Any,
+) -> MaskedSamples:
     """Normalised expression of the samples inside a mask.
 
     Parameters
@@ -69,6 +81,10 @@ def samples_in_mask(store: Lake, mask: AtlasLike | None = None, **choices: Any) 
     store : Lake
     mask : str, path, Atlas or AtlasSet, optional
         As the atlas of `lake.expression`; what is not 0 is inside. All samples if left out.
+    genes : str or sequence of str, optional
+        Gene symbols; all genes if left out.
+    progress : callable, optional
+        Called with ("steps", steps done, steps in all).
     **choices
         Fields of `Pipeline`; genes are normalised over all samples unless ``norm_matched=True``. Those that
         average samples into regions are refused.
@@ -83,16 +99,20 @@ def samples_in_mask(store: Lake, mask: AtlasLike | None = None, **choices: Any) 
     Raises
     ------
     ChoiceError, AtlasError, RequestError
-        If a choice, the mask or a donor is wrong, or no sample is inside.
+        If a choice, a gene, the mask or a donor is wrong, or no sample is inside.
     """
     pipeline = _pipeline(choices)
     atlas = None if mask is None else load_any(mask)
     _refuse_mirrored_natives(atlas, pipeline)
     donors = store.resolve_donors(pipeline.donors)
     source = source_for(source_of(store), atlas, donors)
-    genes = select_genes(source, pipeline, donors)
-    found = masked_samples(genes, _values(source, genes, pipeline), atlas, pipeline)
+    tell = _Steps(progress, 2)
+    chosen = select_genes(source, pipeline, donors)
+    wanted = None if genes is None else _positions([genes] if isinstance(genes, str) else list(genes), chosen)
+    tell.step()
+    found = masked_samples(chosen, FreshValues(source, chosen, pipeline), atlas, pipeline, wanted=wanted)
     found.expression.attrs = _provenance(store, atlas, pipeline)
+    tell.step()
     if not isinstance(atlas, AtlasSet):
         return found
     placed = use_coordinates(
@@ -101,8 +121,34 @@ def samples_in_mask(store: Lake, mask: AtlasLike | None = None, **choices: Any) 
     return found._replace(samples=found.samples.assign(**{axis: placed[axis].to_numpy() for axis in MNI}))
 
 
+def masked_table(store: Lake, mask: AtlasLike | None = None, **options: Any) -> pd.DataFrame:
+    """The result of `samples_in_mask` as one table: a row a sample, `PLACES`, then a column a gene.
+
+    Parameters
+    ----------
+    store, mask, **options
+        As for `samples_in_mask`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Its ``attrs`` hold the provenance.
+    """
+    found = samples_in_mask(store, mask, **options)
+    places, values = found.samples[PLACES], found.expression.reset_index(drop=True)
+    table = pd.concat([places, values], axis=1)
+    table.attrs = found.expression.attrs
+    return table
+
+
 def interpolated_map(
-    store: Lake, genes: str | Sequence[str], mask: AtlasLike, *, n_neighbors: int = 10, **choices: Any
+    store: Lake,
+    genes: str | Sequence[str],
+    mask: AtlasLike,
+    *,
+    n_neighbors: int = 10,
+    progress: Progress | None = None,
+    **choices: Any,
 ) -> DenseMaps:
     """Estimate genes' expression in every voxel or vertex of a mask from the samples nearest to it.
 
@@ -115,6 +161,8 @@ def interpolated_map(
         As the atlas of `lake.expression`; what is not 0 is filled.
     n_neighbors : int
         How many samples make a node's mean, weighted by 1/distance.
+    progress : callable, optional
+        Called with ("steps", steps done, steps in all).
     **choices
         As for `samples_in_mask`; ``lr_mirror`` is "bidirectional" unless given. abagen leaves the mirrored
         copies at the place of their originals, where they only stand in for neighbours; equal maps come
@@ -133,18 +181,22 @@ def interpolated_map(
     atlas = load_any(mask)
     if isinstance(atlas, AtlasSet):
         raise RequestError("A dense map is made in one space for all donors: give one mask, not one a donor.")
+    tell = _Steps(progress, 3)
     source = source_of(store)
     chosen = select_genes(source, pipeline, store.resolve_donors(pipeline.donors))
+    tell.step()
     wanted = _positions([genes] if isinstance(genes, str) else list(genes), chosen)
-    everywhere = masked_samples(chosen, _values(source, chosen, pipeline, wanted), None, pipeline)
+    everywhere = masked_samples(chosen, FreshValues(source, chosen, pipeline), None, pipeline, wanted=wanted)
     values = everywhere.expression
+    tell.step()
     places = everywhere.samples[MNI].to_numpy(dtype=np.float64)
     nodes = interpolate_nodes(values.to_numpy(), places, atlas.coordinates, n_neighbors=n_neighbors)
+    tell.step()
     origin = {**_provenance(store, atlas, pipeline), "n_neighbors": n_neighbors}
     return DenseMaps(atlas, pd.DataFrame(nodes, columns=values.columns), origin)
 
 
-def write_maps(maps: DenseMaps, path: str | Path) -> list[Path]:
+def write_maps(maps: DenseMaps, path: str | Path, *, progress: Progress | None = None) -> list[Path]:
     """Write each map as an image, with its provenance as JSON beside it; whole or not at all.
 
     Parameters
@@ -153,6 +205,8 @@ def write_maps(maps: DenseMaps, path: str | Path) -> list[Path]:
     path : str or pathlib.Path
         With ``{gene}`` in it where there are several. A volume is a ``.nii`` or ``.nii.gz``; a surface a
         ``.func.gii``, which becomes ``_lh.func.gii`` and ``_rh.func.gii`` (float32, as GIFTI has it).
+    progress : callable, optional
+        Called with ("maps", maps written, maps in all).
 
     Returns
     -------
@@ -164,18 +218,43 @@ def write_maps(maps: DenseMaps, path: str | Path) -> list[Path]:
     RequestError
         If the suffix is another, or several genes would have one name.
     """
-    suffix = _suffix(str(path), maps.mask)
-    if len(maps) > 1 and "{gene}" not in str(path):
-        raise RequestError(f"{path} names one file for {len(maps)} genes: put {{gene}} into it.")
+    suffix = check_map_path(path, maps.mask, len(maps))
     written = []
-    for gene in maps:
+    for done, gene in enumerate(maps, start=1):
         stem = str(path).removesuffix(suffix).replace("{gene}", gene)
         images = _volume(maps, gene, suffix) if maps.mask.kind == "volume" else _surfaces(maps, gene)
-        for end, content in images.items():
+        _write(Path(stem + ".json"), _json({**maps.provenance, "gene_symbol": gene}))
+        for end, content in images.items():  # after its origin, without which it is not there
             written.append(Path(stem + end))
             _write(written[-1], content)
-        _write(Path(stem + ".json"), _json({**maps.provenance, "gene_symbol": gene}))
+        if progress:
+            progress("maps", done, len(maps))
     return written
+
+
+def check_map_path(path: str | Path, mask: Atlas, n_genes: int) -> str:
+    """Suffix of the images to write; see `write_maps`.
+
+    Raises
+    ------
+    RequestError
+        If the suffix is another, or several genes would have one name.
+    """
+    if n_genes > 1 and "{gene}" not in str(path):
+        raise RequestError(f"{path} names one file for {n_genes} genes: put {{gene}} into it.")
+    return _suffix(str(path), mask)
+
+
+class _Steps:
+    """Tells how many of the steps of a computation are done."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+
+    def step(self) -> None:
+        self._done += 1
+        if self._progress:
+            self._progress("steps", self._done, self._total)
 
 
 def _pipeline(choices: Mapping[str, Any]) -> Pipeline:
@@ -193,14 +272,6 @@ def _refuse_mirrored_natives(mask: AnyAtlas | None, pipeline: Pipeline) -> None:
             f"lr_mirror={pipeline.lr_mirror!r} with donors' own masks: a copy mirrored in native space has "
             "no MNI coordinates; choose lr_mirror=None or one mask in MNI152."
         )
-
-
-def _values(
-    source: Source, genes: Genes, pipeline: Pipeline, wanted: NDArray[np.intp] | None = None
-) -> Values:
-    """Donor -> expression of all genes, or of those at the `wanted` positions."""
-    rows = slice(None) if wanted is None else wanted
-    return lambda donor, left=None: sample_expression(source, genes, pipeline, donor, left).isel(gene=rows)
 
 
 def _positions(symbols: list[str], genes: Genes) -> NDArray[np.intp]:

@@ -21,7 +21,7 @@ from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
 from transforms.regions import RegionTables, region_tables
-from transforms.values import sample_expression
+from transforms.values import FreshValues
 from transforms.workflow import Genes, Source, select_genes
 
 Progress = Callable[[str, int, int], None]
@@ -63,7 +63,8 @@ def expression(
         Table with id, hemisphere and structure of every region; constrains which samples fit it.
         Catalogue atlases bring their own.
     **choices
-        Fields of `Pipeline`, named as abagen names them.
+        Fields of `Pipeline`, named as abagen names them; ``preset`` names published ones, which the others
+        change.
 
     Returns
     -------
@@ -196,15 +197,7 @@ class _Stages:
         places = atlas.fingerprint if isinstance(atlas, AtlasSet) else ""
         genes = self._select(source, pipeline, donors, places)
 
-        def values(donor: str, left: Any = None) -> xr.DataArray:
-            if donor in self._values:
-                return self._values[donor].isel(sample=left)
-            if last:
-                return sample_expression(source, genes, pipeline, donor, left)
-            self._values[donor] = sample_expression(source, genes, pipeline, donor).persist()
-            return self._values[donor].isel(sample=left)
-
-        return region_tables(genes, values, atlas, pipeline)
+        return region_tables(genes, FreshValues(source, genes, pipeline), atlas, pipeline)
 
     def _select(self, source: Source, pipeline: Pipeline, donors: list[str], places: str) -> Genes:
         """Samples, probes and genes, kept while neither the choices nor the samples' `places` change."""

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from transforms.probes import ProbeSelection
 from transforms.regions import region_tables
 from transforms.samples import MIRRORS
 from transforms.select import DONOR_PROBES, SELECTIONS
-from transforms.values import sample_expression
+from transforms.values import FreshValues
 from transforms.workflow import select_genes
 
 LOGGER = logging.getLogger(__name__)
@@ -253,7 +253,7 @@ def our_outcome(store: lake.Lake, combination: Combination) -> Outcome:
     donors = store.resolve_donors(pipeline.donors)
     source = source_for(source_of(store), atlas, donors)
     genes = select_genes(source, pipeline, donors)
-    tables = region_tables(genes, partial(sample_expression, source, genes, pipeline), atlas, pipeline)
+    tables = region_tables(genes, FreshValues(source, genes, pipeline), atlas, pipeline)
     labels = label_samples(genes, atlas, pipeline)
     wells = genes.samples.groupby("donor", sort=False)["well_id"]
     return Outcome(

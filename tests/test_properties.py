@@ -6,7 +6,6 @@ once from the published files on.
 
 import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.parts import label_samples
 from transforms.regions import RegionTables, region_tables
-from transforms.values import sample_expression
+from transforms.values import FreshValues
 from transforms.workflow import Genes, Source, select_genes
 
 pytestmark = pytest.mark.slow  # some 50 tables each
@@ -190,7 +189,7 @@ def tables_of(brain: Brain, atlas: Atlas, pipeline: lake.Pipeline) -> tuple[Gene
     source = brain.source()
     try:
         genes = select_genes(source, pipeline, brain.donors)
-        tables = region_tables(genes, partial(sample_expression, source, genes, pipeline), atlas, pipeline)
+        tables = region_tables(genes, FreshValues(source, genes, pipeline), atlas, pipeline)
     except ChoiceError as error:
         event(str(error)[:30])
         assume(False)

@@ -23,7 +23,7 @@ from transforms.errors import ChoiceError
 from transforms.missing import inverse_distance
 from transforms.parts import GeneNormalization, Part, normalized_blocks, part_of
 from transforms.pipeline import Pipeline
-from transforms.values import Values
+from transforms.values import Values, ValuesOf, block_sizes
 from transforms.workflow import Genes
 
 Floats = NDArray[np.float64]
@@ -47,18 +47,26 @@ class MaskedSamples(NamedTuple):
     samples: pd.DataFrame
 
 
-def masked_samples(genes: Genes, values: Values, mask: AnyAtlas | None, pipeline: Pipeline) -> MaskedSamples:
+def masked_samples(
+    genes: Genes,
+    values: Values,
+    mask: AnyAtlas | None,
+    pipeline: Pipeline,
+    *,
+    wanted: NDArray[np.integer] | None = None,
+) -> MaskedSamples:
     """Normalised expression of the samples that fall into a mask, within the tolerance.
 
     Parameters
     ----------
     genes : Genes
-    values : callable
-        (donor, left) -> its `transforms.values.sample_expression`, or some genes of it.
-    mask : Atlas, AtlasSet or None
+    values : Values
+        mask : Atlas, AtlasSet or None
         Its labelled nodes are the mask; hemisphere and structure do not matter. None takes every sample.
     pipeline : Pipeline
         ``norm_matched=True`` normalises over the samples inside.
+    wanted : (wanted,) int array, optional
+        Positions of the genes, in the order wanted; all of them if left out.
 
     Returns
     -------
@@ -77,13 +85,16 @@ def masked_samples(genes: Genes, values: Values, mask: AnyAtlas | None, pipeline
     if not any(part.labels.any() for part in parts):
         name = mask.name if mask else "(none)"
         raise ChoiceError(f"No sample falls into the mask {name}: tolerance is {pipeline.tolerance:g}.")
+    symbols = genes.selection.genes["gene_symbol"].to_numpy()
+    if wanted is not None:
+        values, symbols = ValuesOf(values, block_sizes(genes), wanted), symbols[wanted]
     inside = delayed(partial(_inside_rows, parts=parts), pure=False)
     blocks = normalized_blocks(values, parts, GeneNormalization.of(pipeline, parts))
     samples = pd.concat([part.samples[part.labels != 0] for part in parts], ignore_index=True)
     expression = pd.DataFrame(
         np.concatenate(dask.compute(*map(inside, blocks)), axis=1),
         index=pd.Index(samples["well_id"].to_numpy(), name="well_id"),
-        columns=pd.Index(values(parts[0].donor)["gene"].to_numpy(), name="gene_symbol"),
+        columns=pd.Index(symbols, name="gene_symbol"),
     )
     return MaskedSamples(expression.dropna(axis=1, how="all"), samples)
 

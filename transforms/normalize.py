@@ -14,7 +14,7 @@ becomes of constant and missing values:
 In both, a vector that a method cannot normalise (constant, or too short) becomes NaN, unless said.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -435,11 +435,22 @@ def donor_effects(means: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     ChoiceError
         If there are fewer than two donors.
     """
-    if len(means) < 2:
-        found = ", ".join(means) or "none"
-        raise ChoiceError(f"Normalisation 'batch' needs two or more donors with samples, found {found}.")
+    refuse_single_donors(list(means))
     intercept = np.sum(list(means.values()), axis=0) / (len(means) + 1)
     return {donor: mean - intercept for donor, mean in means.items()}
+
+
+def refuse_single_donors(donors: Sequence[str]) -> None:
+    """See that there are donors whose effects can be told apart.
+
+    Raises
+    ------
+    ChoiceError
+        If there are fewer than two.
+    """
+    if len(donors) < 2:
+        found = ", ".join(donors) or "none"
+        raise ChoiceError(f"Normalisation 'batch' needs two or more donors with samples, found {found}.")
 
 
 def _function(method: str | None, quantiles: str) -> Normalization:

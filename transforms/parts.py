@@ -13,10 +13,16 @@ from transforms.assign import assign
 from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, atlas_of
 from transforms.errors import AtlasError
-from transforms.normalize import BATCH, donor_effects, donor_means, normalize_within
+from transforms.normalize import (
+    BATCH,
+    donor_effects,
+    donor_means,
+    normalize_within,
+    refuse_single_donors,
+)
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
-from transforms.values import Values, blocks_of
+from transforms.values import Values
 from transforms.workflow import Genes
 
 Floats = NDArray[np.float64]
@@ -49,6 +55,15 @@ def part_of(donor: str, samples: pd.DataFrame, labels: NDArray[np.int64], *, nor
     return Part(donor, left, samples.iloc[left], labels[left])
 
 
+def parts_of(genes: Genes, labels: dict[str, NDArray[np.int64]], pipeline: Pipeline) -> list[Part]:
+    """The part of each donor that `label_samples` names."""
+    return [
+        part_of(donor, samples, labels[donor], norm_matched=pipeline.norm_matched)
+        for donor, samples in genes.samples.groupby("donor", sort=False)
+        if donor in labels
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class GeneNormalization:
     """How each gene is normalised over the samples left of each donor.
@@ -74,24 +89,27 @@ class GeneNormalization:
 
     @classmethod
     def of(cls, pipeline: Pipeline, parts: list[Part]) -> "GeneNormalization":
-        """What a pipeline says, for the parts of its donors."""
-        apart = pipeline.norm_structures or REGION_SETS[pipeline.normalise_what].separate
-        return cls(
-            method=None if pipeline.gene_norm == BATCH else pipeline.gene_norm,
-            quantiles=pipeline.quantiles,
-            removes_donors=BATCH in (pipeline.sample_norm, pipeline.gene_norm),
-            rescales=pipeline.do_normalise,
-            groups={p.donor: p.samples["structure"].to_numpy(object) for p in parts} if apart else {},
-        )
-
-    def __call__(self, values: dict[str, Floats]) -> dict[str, Floats]:
-        """Donor -> (gene, left) of some genes, to the same normalised.
+        """What a pipeline says, for the parts of its donors.
 
         Raises
         ------
         ChoiceError
             If donors' effects are to be removed and fewer than two donors have samples left.
         """
+        removes_donors = BATCH in (pipeline.sample_norm, pipeline.gene_norm)
+        if removes_donors:
+            refuse_single_donors([part.donor for part in parts if len(part.left)])
+        apart = pipeline.norm_structures or REGION_SETS[pipeline.normalise_what].separate
+        return cls(
+            method=None if pipeline.gene_norm == BATCH else pipeline.gene_norm,
+            quantiles=pipeline.quantiles,
+            removes_donors=removes_donors,
+            rescales=pipeline.do_normalise,
+            groups={p.donor: p.samples["structure"].to_numpy(object) for p in parts} if apart else {},
+        )
+
+    def __call__(self, values: dict[str, Floats]) -> dict[str, Floats]:
+        """Donor -> (gene, left) of some genes, to the same normalised."""
         effects = self._effects(values)
         return {donor: self._normalized(donor, own, effects.get(donor)) for donor, own in values.items()}
 
@@ -120,16 +138,23 @@ def normalized_blocks(values: Values, parts: list[Part], normalization: GeneNorm
     -------
     list of dask.delayed.Delayed
     """
-    donors = [part.donor for part in parts]
-    blocks = [blocks_of(values(part.donor, part.left)) for part in parts]
-    work = delayed(partial(_normalized_block, donors=donors, normalization=normalization), pure=False)
-    return [work(list(block)) for block in zip(*blocks, strict=True)]
+    found = [values.blocks(part.donor, part.left) for part in parts]
+    taken = {part.donor: columns for part, (_, columns) in zip(parts, found, strict=True)}
+    work = delayed(partial(_normalized_block, taken=taken, normalization=normalization), pure=False)
+    return [work(list(block)) for block in zip(*(blocks for blocks, _ in found), strict=True)]
 
 
 def _normalized_block(
-    values: list[Floats], donors: list[str], normalization: GeneNormalization
+    values: list[Floats],
+    taken: dict[str, NDArray[np.integer] | None],
+    normalization: GeneNormalization,
 ) -> dict[str, Floats]:
-    return normalization(dict(zip(donors, values, strict=True)))
+    return normalization(
+        {
+            donor: own[:] if columns is None else own[:, columns]
+            for (donor, columns), own in zip(taken.items(), values, strict=True)
+        }
+    )
 
 
 def label_samples(genes: Genes, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, NDArray[np.int64]]:

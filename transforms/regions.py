@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import dask
 import numpy as np
 import pandas as pd
-from dask.delayed import delayed
+from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from transforms.aggregate import aggregate_donor, combine_donors, count_samples, drop_unusable_genes
@@ -22,7 +21,7 @@ from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, atlas_of
 from transforms.errors import ChoiceError
 from transforms.missing import MISSING, Filling, Sites
-from transforms.parts import GeneNormalization, Part, label_samples, normalized_blocks, part_of
+from transforms.parts import GeneNormalization, Part, label_samples, normalized_blocks, parts_of
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
 from transforms.stable import stable_genes
@@ -166,8 +165,7 @@ def region_tables(
     ----------
     genes : Genes
         For an `AtlasSet`, those of the source in native space.
-    values : callable
-        (donor, left) -> `transforms.values.sample_expression`, lazy or kept from an earlier atlas.
+    values : Values
     atlas : Atlas or AtlasSet
     pipeline : Pipeline
     donors : bool
@@ -185,10 +183,13 @@ def region_tables(
         If a donor has no atlas.
     """
     labels = label_samples(genes, atlas, pipeline)
-    return similar_tables(genes, values, atlas, [pipeline], labels, donors=donors)[0]
+    (tables,) = lazy_tables(genes, values, atlas, [pipeline], labels, donors=donors).compute()
+    if isinstance(tables, ChoiceError):
+        raise tables
+    return tables
 
 
-def similar_tables(
+def lazy_tables(
     genes: Genes,
     values: Values,
     atlas: AnyAtlas,
@@ -196,8 +197,8 @@ def similar_tables(
     labels: Labels,
     *,
     donors: bool = False,
-) -> list[RegionTables]:
-    """`region_tables` of pipelines that differ only in how samples become regions.
+) -> Delayed:
+    """`region_tables` of pipelines that differ only in how samples become regions, as one task.
 
     Parameters
     ----------
@@ -210,38 +211,55 @@ def similar_tables(
 
     Returns
     -------
-    list of RegionTables
+    dask.delayed.Delayed
+        Of a list: for each pipeline its `RegionTables`, or the `ChoiceError` that tells why there are none.
 
     Raises
     ------
     ChoiceError
-        As `region_tables`.
+        As `region_tables`, where it needs no values to know.
     """
     first = pipelines[0]
     _check_placement(labels, atlas, first)
     regions = REGION_SETS[first.normalise_what].regions(atlas.regions, atlas=atlas.name)
-    parts = [
-        part_of(donor, samples, labels[donor], norm_matched=first.norm_matched)
-        for donor, samples in genes.samples.groupby("donor", sort=False)
-        if donor in labels
-    ]
-    keeps = [donors or pipeline.drop_genes == "samples" for pipeline in pipelines]
-    wanted = [
-        Aggregation.of(pipeline, parts, atlas, regions, keeps_donors=kept)
-        for pipeline, kept in zip(pipelines, keeps, strict=True)
-    ]
-    plain = replace(first, agg_metric="mean", missing=None, region_agg="donors", percent_ds=None)
-    measured = any(pipeline.percent_ds is not None for pipeline in pipelines)
-    means = [Aggregation.of(plain, parts, atlas, regions, keeps_donors=True)] if measured else []
-    found = _averages(values, parts, GeneNormalization.of(first, parts), [*wanted, *means])
-    symbols = pd.Index(genes.selection.genes["gene_symbol"], name="gene_symbol")
+    parts = parts_of(genes, labels, first)
+    aggregations = _aggregations(pipelines, parts, atlas, regions, donors=donors)
+    work = delayed(partial(_block_averages, aggregations=aggregations), pure=False)
+    blocks = [work(block) for block in normalized_blocks(values, parts, GeneNormalization.of(first, parts))]
     counts = pd.DataFrame(
         {donor: count_samples(own, regions) for donor, own in labels.items()},
         index=pd.Index(regions, name="label"),
     )
-    by_donor = found[-1].donors if measured else {}
+    finish = partial(_finished, pipelines=pipelines, counts=counts, genes=genes.selection.genes)
+    return delayed(finish, pure=False)(blocks)
+
+
+def _aggregations(
+    pipelines: Sequence[Pipeline], parts: list[Part], atlas: AnyAtlas, regions: Integers, *, donors: bool
+) -> list[Aggregation]:
+    """One a pipeline, and where one measures stability the plain means of donors after them."""
+    wanted = [
+        Aggregation.of(
+            pipeline, parts, atlas, regions, keeps_donors=donors or pipeline.drop_genes == "samples"
+        )
+        for pipeline in pipelines
+    ]
+    if all(pipeline.percent_ds is None for pipeline in pipelines):
+        return wanted
+    plain = replace(pipelines[0], agg_metric="mean", missing=None, region_agg="donors", percent_ds=None)
+    return [*wanted, Aggregation.of(plain, parts, atlas, regions, keeps_donors=True)]
+
+
+def _block_averages(values: dict[str, Floats], aggregations: list[Aggregation]) -> list[Averages]:
+    return [aggregation(values) for aggregation in aggregations]
+
+
+def _finished(
+    blocks: list[list[Averages]], pipelines: Sequence[Pipeline], counts: pd.DataFrame, genes: pd.DataFrame
+) -> list[RegionTables | ChoiceError]:
+    found = [_joined(parts) for parts in zip(*blocks, strict=True)]
     return [
-        _tables(pipeline, averages, by_donor, counts, genes, symbols)
+        _tables(pipeline, averages, found[-1].donors, counts, genes)
         for pipeline, averages in zip(pipelines, found, strict=False)
     ]
 
@@ -256,19 +274,6 @@ def _check_placement(labels: Labels, atlas: AnyAtlas, pipeline: Pipeline) -> Non
         warn_if_misplaced(sum(map(np.count_nonzero, labels.values())), sum(map(len, labels.values())), atlas)
 
 
-def _averages(
-    values: Values, parts: list[Part], normalization: GeneNormalization, aggregations: list[Aggregation]
-) -> list[Averages]:
-    """Regions of all genes, by each of the aggregations."""
-    work = delayed(partial(_block_averages, aggregations=aggregations), pure=False)
-    blocks = dask.compute(*map(work, normalized_blocks(values, parts, normalization)))
-    return [_joined(found) for found in zip(*blocks, strict=True)]
-
-
-def _block_averages(values: dict[str, Floats], aggregations: list[Aggregation]) -> list[Averages]:
-    return [aggregation(values) for aggregation in aggregations]
-
-
 def _joined(blocks: Sequence[Averages]) -> Averages:
     donors = {donor: np.concatenate([block.donors[donor] for block in blocks]) for donor in blocks[0].donors}
     return Averages(np.concatenate([block.combined for block in blocks]), donors)
@@ -279,17 +284,18 @@ def _tables(
     averages: Averages,
     means: dict[str, Floats],
     counts: pd.DataFrame,
-    genes: Genes,
-    symbols: pd.Index,
-) -> RegionTables:
-    usable = _usable_genes(averages, pipeline)
-    stability = None
-    if pipeline.percent_ds is not None:
+    genes: pd.DataFrame,
+) -> RegionTables | ChoiceError:
+    symbols = pd.Index(genes["gene_symbol"], name="gene_symbol")
+    try:
+        usable = _usable_genes(averages, pipeline)
         stability = _stability(means, symbols, usable, pipeline.percent_ds)
+    except ChoiceError as error:
+        return error
     return RegionTables(
         expression=pd.DataFrame(averages.combined[usable].T, index=counts.index, columns=symbols[usable]),
         counts=counts,
-        genes=genes.selection.genes,
+        genes=genes,
         donor_expression={
             donor: pd.DataFrame(table.T, index=counts.index, columns=symbols)
             for donor, table in averages.donors.items()
@@ -312,8 +318,10 @@ def _usable_genes(averages: Averages, pipeline: Pipeline) -> NDArray[np.bool_]:
 
 
 def _stability(
-    means: Mapping[str, Floats], symbols: pd.Index, usable: NDArray[np.bool_], percent: float
-) -> pd.DataFrame:
+    means: Mapping[str, Floats], symbols: pd.Index, usable: NDArray[np.bool_], percent: float | None
+) -> pd.DataFrame | None:
+    if percent is None:
+        return None
     tables = {donor: pd.DataFrame(table[usable].T, columns=symbols[usable]) for donor, table in means.items()}
     kept, stability = stable_genes(tables, percent_ds=percent, method="arnatkeviciute2019")
     stable = stability.index.isin(next(iter(kept.values())).columns)

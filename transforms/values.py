@@ -5,9 +5,10 @@ donor's values are built as blocks of genes, each read from the store on its own
 fitted to all blocks, and applied to each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import dask.array as da
 import numpy as np
@@ -22,14 +23,14 @@ from transforms.scaling import FITS, Scaling, joined
 from transforms.workflow import Genes, Source
 
 Floats = NDArray[np.float64]
+Positions = NDArray[np.integer]
 Fit = Callable[[Floats], Scaling]
-
-Values = Callable[..., xr.DataArray]
-"""(donor, left=None) -> `sample_expression` of that donor, or of its prepared samples at `left`."""
+Keep = Callable[[Floats], Any]
 
 BLOCK_BYTES = 32 << 20
 FEWEST_GENES = 64
 SAMPLES_AT_ONCE = 32  # turned round together: few enough that their genes stay in a core's cache
+KEPT_SAMPLES_AT_ONCE = 512  # of blocks on a disk: a whole page of each row
 
 
 def genes_per_block(n_samples: int) -> int:
@@ -37,12 +38,18 @@ def genes_per_block(n_samples: int) -> int:
     return max(FEWEST_GENES, BLOCK_BYTES // (8 * max(1, n_samples)))
 
 
+def block_sizes(genes: Genes) -> list[int]:
+    """How many genes each block has."""
+    size, n_genes = genes_per_block(len(genes.samples)), len(genes.selection.genes)
+    return [min(size, n_genes - first) for first in range(0, n_genes, size)]
+
+
 def sample_expression(
     source: Source,
     genes: Genes,
     pipeline: Pipeline,
     donor: str,
-    left: NDArray[np.integer] | None = None,
+    left: Positions | None = None,
 ) -> xr.DataArray:
     """One donor's genes, each sample normalised over them.
 
@@ -61,84 +68,177 @@ def sample_expression(
         (gene, sample) float64, lazy, in blocks of genes with all samples. As they are with
         ``sample_norm="batch"``, which needs all donors at once.
     """
+    raw = _raw(source, genes, donor, left)
+    if not raw.size:
+        return raw
+    parts = [
+        da.from_delayed(block, shape=(rows, raw.shape[1]), dtype=np.float64, meta=np.empty((0, 0)))
+        for block, rows in zip(_normalized(raw.data, pipeline, _as_it_is), raw.chunks[0], strict=True)
+    ]
+    return raw.copy(data=da.concatenate(parts, axis=0))
+
+
+def sample_blocks(
+    source: Source,
+    genes: Genes,
+    pipeline: Pipeline,
+    donor: str,
+    left: Positions | None = None,
+    *,
+    keep: Keep | None = None,
+) -> list[Any]:
+    """The blocks of genes of `sample_expression`, as tasks.
+
+    Parameters
+    ----------
+    source, genes, pipeline, donor, left
+        As for `sample_expression`.
+    keep : callable, optional
+        Puts a block where there is room for it, and gives something to slice in its place.
+
+    Returns
+    -------
+    list of dask.delayed.Delayed
+    """
+    return _normalized(_raw(source, genes, donor, left).data, pipeline, keep or _as_it_is)
+
+
+class Values(Protocol):
+    """Where the normalised values of samples come from: the store, or an earlier atlas."""
+
+    def blocks(self, donor: str, left: Positions) -> tuple[list[Any], Positions | None]:
+        """Blocks of genes of a donor, as tasks, and which of their columns are the samples `left`.
+
+        None stands for all columns, in order.
+        """
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True, eq=False)
+class FreshValues:
+    """Values read from the source and normalised whenever they are asked for."""
+
+    source: Source
+    genes: Genes
+    pipeline: Pipeline
+
+    def blocks(self, donor: str, left: Positions) -> tuple[list[Any], None]:
+        """See `Values`."""
+        return sample_blocks(self.source, self.genes, self.pipeline, donor, left), None
+
+
+@dataclass(frozen=True, eq=False)
+class KeptValues:
+    """Values normalised before, of the samples that any later step needs.
+
+    Attributes
+    ----------
+    kept : dict of str to list
+        Donor -> its blocks of genes.
+    positions : dict of str to (kept,) int array
+        Donor -> which of its prepared samples they hold, ascending.
+    """
+
+    kept: dict[str, list[Any]]
+    positions: dict[str, Positions]
+
+    def blocks(self, donor: str, left: Positions) -> tuple[list[Any], Positions]:
+        """See `Values`."""
+        return self.kept[donor], np.searchsorted(self.positions[donor], left)
+
+
+@dataclass(frozen=True, eq=False)
+class ValuesOf:
+    """Some genes of other values.
+
+    Attributes
+    ----------
+    values : Values
+    sizes : sequence of int
+        Genes in each of its blocks.
+    wanted : (wanted,) int array
+        Positions of the genes, in the order wanted.
+    """
+
+    values: Values
+    sizes: Sequence[int]
+    wanted: Positions
+
+    def blocks(self, donor: str, left: Positions) -> tuple[list[Any], Positions | None]:
+        """See `Values`; one block."""
+        blocks, columns = self.values.blocks(donor, left)
+        pick = delayed(partial(_rows, sizes=self.sizes, wanted=self.wanted), pure=False)
+        return [pick(blocks)], columns
+
+
+def _rows(blocks: list[Floats], sizes: Sequence[int], wanted: Positions) -> Floats:
+    ends = np.cumsum(sizes)
+    block_of = np.searchsorted(ends, wanted, side="right")
+    starts = ends - np.asarray(sizes)
+    return np.stack(
+        [blocks[block][gene - starts[block]] for block, gene in zip(block_of, wanted, strict=True)]
+    )
+
+
+def _raw(source: Source, genes: Genes, donor: str, left: Positions | None) -> xr.DataArray:
+    """One donor's genes as measured, lazily."""
     columns = genes.samples.loc[genes.samples["donor"] == donor, "column"].to_numpy()
-    values = gene_expression(
+    return gene_expression(
         source.microarray["expression"],
         genes.selection,
         donor,
         columns if left is None else columns[left],
         genes_per_block=genes_per_block(len(genes.samples)),
     )
-    if pipeline.sample_norm in (None, BATCH) or not values.size:
-        return values
-    return values.copy(data=_normalized(values.data, pipeline.sample_norm, pipeline.quantiles))
 
 
-def _normalized(values: da.Array, method: str, quantiles: str) -> da.Array:
-    """Each column normalised over all rows, lazily, in the same blocks of rows."""
-    return (
-        _scaled(values, FITS[method]) if _has_fit(method, quantiles) else _rebuilt(values, method, quantiles)
-    )
+def _as_it_is(block: Floats) -> Floats:
+    return block
 
 
-def _has_fit(method: str, quantiles: str) -> bool:
-    return method in FITS and quantiles == "linear"
+def _normalized(values: da.Array, pipeline: Pipeline, keep: Keep) -> list[Any]:
+    """Each column normalised over all rows, as tasks that give blocks of rows."""
+    method, kept = pipeline.sample_norm, delayed(keep, pure=False)
+    blocks = [kept(block) for block in values.to_delayed(optimize_graph=False).ravel()]
+    if method in (None, BATCH) or not values.size:
+        return blocks
+    if method in FITS and pipeline.quantiles == "linear":
+        scaling = delayed(partial(fit_columns, fit=FITS[method]), pure=False)(blocks)
+        scale = delayed(_scaled, pure=False)
+        return [kept(scale(block, scaling)) for block in blocks]
+    whole = delayed(partial(normalize_columns, method=method, quantiles=pipeline.quantiles), pure=False)
+    done = whole(blocks)
+    return [kept(done[number]) for number in range(len(blocks))]
 
 
-def _scaled(values: da.Array, fit: Fit) -> da.Array:
-    """By what is fitted to the columns of all blocks, block by block."""
-    scaling = delayed(partial(fit_columns, fit=fit), pure=False)(_blocks(values))
-    scaled: da.Array = da.map_blocks(_scale, values, scaling, dtype=np.float64, meta=np.empty((0, 0)))
-    return scaled
+def _scaled(block: Floats, scaling: Scaling) -> Floats:
+    return scaling.by_column(block[:])
 
 
 def fit_columns(blocks: list[Floats], fit: Fit) -> Scaling:
     """Fit a scaling to each column of blocks of rows; a few columns are turned round at a time."""
-    n_columns = blocks[0].shape[1]
-    starts = range(0, n_columns, SAMPLES_AT_ONCE)
-    return joined(
-        [
-            fit(np.concatenate([block[:, first : first + SAMPLES_AT_ONCE].T for block in blocks], axis=1))
-            for first in starts
-        ]
-    )
-
-
-def _scale(block: Floats, scaling: Scaling) -> Floats:
-    return scaling.by_column(block)
-
-
-def _rebuilt(values: da.Array, method: str, quantiles: str) -> da.Array:
-    """By a method that needs a vector as a whole."""
-    work = delayed(partial(normalize_columns, method=method, quantiles=quantiles), pure=False)
-    done = work(_blocks(values))
-    parts = [
-        da.from_delayed(done[number], shape=(rows, values.shape[1]), dtype=np.float64, meta=np.empty((0, 0)))
-        for number, rows in enumerate(values.chunks[0])
-    ]
-    joined_parts: da.Array = da.concatenate(parts, axis=0)
-    return joined_parts
+    return joined([fit(np.concatenate(rows, axis=1)) for rows in _turned(blocks)])
 
 
 def normalize_columns(blocks: list[Floats], method: str, quantiles: str) -> tuple[Floats, ...]:
-    """Normalise each column of blocks of rows; method and quantiles as for `normalize`."""
-    results = tuple(np.empty_like(block) for block in blocks)
-    ends = np.cumsum([len(block) for block in blocks])
-    places = [slice(end - len(block), end) for end, block in zip(ends, blocks, strict=True)]
-    for first in range(0, blocks[0].shape[1], SAMPLES_AT_ONCE):
-        columns = slice(first, first + SAMPLES_AT_ONCE)
-        rows = np.concatenate([block[:, columns].T for block in blocks], axis=1)
-        normalized = normalize(rows, method, quantiles=quantiles)
-        for result, place in zip(results, places, strict=True):
-            result[:, columns] = normalized[:, place].T
+    """Normalise each column of blocks of rows by a method that needs a vector as a whole.
+
+    Method and quantiles are those of `transforms.normalize.normalize`.
+    """
+    results = tuple(np.empty(block.shape) for block in blocks)
+    ends = np.cumsum([len(block) for block in blocks])[:-1]
+    first = 0
+    for rows in _turned(blocks):
+        normalized = normalize(np.concatenate(rows, axis=1), method, quantiles=quantiles)
+        columns = slice(first, first + len(normalized))
+        for result, part in zip(results, np.split(normalized, ends, axis=1), strict=True):
+            result[:, columns] = part.T
+        first += len(normalized)
     return results
 
 
-def _blocks(values: da.Array) -> list[Any]:
-    """All blocks of rows, as tasks."""
-    return list(values.to_delayed(optimize_graph=False).ravel())
-
-
-def blocks_of(values: xr.DataArray) -> list[Any]:
-    """Blocks of genes of lazy values with all samples in one chunk, as tasks."""
-    return _blocks(values.data)
+def _turned(blocks: list[Floats]) -> Iterator[list[Floats]]:
+    """A few columns of all blocks at a time, as rows."""
+    at_once = SAMPLES_AT_ONCE if isinstance(blocks[0], np.ndarray) else KEPT_SAMPLES_AT_ONCE
+    for first in range(0, blocks[0].shape[1], at_once):
+        yield [block[:, first : first + at_once].T for block in blocks]
