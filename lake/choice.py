@@ -10,8 +10,8 @@ import xarray as xr
 
 from lake.errors import RequestError
 from lake.rows import Integers
-from lake.runs import source_of
 from lake.selection import Selection, everything, named
+from lake.sources import source_of
 from lake.store import Lake
 from transforms.pipeline import Pipeline
 from transforms.probes import ProbeSelection, annotate_probes

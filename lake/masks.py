@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lake.errors import RequestError
 from lake.manifest import software_versions
-from lake.runs import AtlasLike, Progress, load_any, source_for, source_of
+from lake.runs import AtlasLike, Progress, load_any
+from lake.sources import source_for, source_of
 from lake.store import Lake
 from lake.tables import written_aside
 from transforms.atlas import Atlas

@@ -46,16 +46,29 @@ def read_pipeline(path: str | Path) -> Pipeline:
         If a choice is unknown or wrong; the message names the file.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()[: MOST_BYTES + 1]
-        text = content.decode()
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror or error}; give a TOML file of choices.") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: this is no text; give a TOML file of choices.") from None
-    if len(content) > MOST_BYTES:
-        raise RequestError(f"{path}: larger than 1 MiB; this is no file of choices.")
+    text = read_toml_text(path, "choices")
     try:
         return Pipeline.from_toml(text, reannotation=lambda name: read_reannotation(path.parent / name))
     except ChoiceError as error:
         raise ChoiceError(f"{path}: {error}") from None
+
+
+def read_toml_text(path: Path, what: str) -> str:
+    """The text of a small file that a person wrote.
+
+    Raises
+    ------
+    RequestError
+        If the file is missing, too large or no text.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        text = content.decode()
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror or error}; give a TOML file of {what}.") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: this is no text; give a TOML file of {what}.") from None
+    if len(content) > MOST_BYTES:
+        raise RequestError(f"{path}: larger than 1 MiB; this is no file of {what}.")
+    return text

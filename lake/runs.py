@@ -1,31 +1,41 @@
 """Running pipelines on atlases: from a store to tables."""
 
-import functools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-import xarray as xr
 
 from lake.catalogue import atlas as named_atlas
+from lake.engine import Engine, Outcome, tables_of
 from lake.errors import RequestError, RunError
+from lake.journal import write_journal
 from lake.manifest import software_versions
-from lake.rnaseq_profiles import rnaseq_profiles
+from lake.plan import Plan, PlannedUnit, make_plan
+from lake.reduced import ReducedTables
+from lake.reductions import Reduction, ReductionLike, reductions_from
+from lake.resources import Resources
+from lake.scheduling import scheduled
+from lake.scratch import scratch_beside
+from lake.sources import source_of
 from lake.store import Lake
-from lake.tables import Unit, clear_leftovers, write_unit
+from lake.tables import Unit, clear_leftovers, regions_frame, write_unit
 from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, AtlasSet
-from transforms.errors import ChoiceError
+from transforms.errors import AtlasError, ChoiceError
 from transforms.pipeline import Pipeline
-from transforms.regions import RegionTables, region_tables
-from transforms.values import FreshValues
-from transforms.workflow import Genes, Source, select_genes
+from transforms.regions import RegionTables
 
 Progress = Callable[[str, int, int], None]
 AtlasLike = str | Path | Atlas | AtlasSet
+
+MOST_FAILURES = 50  # told of one by one
+WRITES_AHEAD = 2  # tables that wait to be written while the next are made
 
 
 @dataclass(frozen=True)
@@ -85,38 +95,87 @@ def expression(
 
 
 def tables_for(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> RegionTables:
-    """Every table of one unit: expression, counts, genes and the donors' own expression."""
-    return _Stages(store).tables(atlas, pipeline, last=True)
+    """Every table of one unit: expression, counts, genes and the donors' own expression.
+
+    Raises
+    ------
+    ChoiceError, AtlasError
+        If there are none.
+    """
+    (unit,) = make_plan([pipeline], [atlas], store.snapshot).units
+    return tables_of(store, source_of(store), unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a run is to make, and where.
+
+    Attributes
+    ----------
+    out : pathlib.Path
+        Directory of the Parquet tables, see ``docs/tables.md``.
+    donor_tables : bool
+        Also each donor's own region x gene table.
+    reductions : tuple of Reduction
+        What to compute of each region x gene table.
+    keep_tables : bool
+        Write the tables; or only what the reductions give.
+    """
+
+    out: Path
+    donor_tables: bool = False
+    reductions: tuple[Reduction, ...] = ()
+    keep_tables: bool = True
 
 
 def run(
     store: Lake,
     atlases: Sequence[AtlasLike],
-    pipelines: Sequence[Pipeline] | None = None,
+    pipelines: Iterable[Pipeline] | None = None,
     *,
     out: str | Path,
     donor_tables: bool = False,
+    reduce: ReductionLike | Iterable[ReductionLike] | None = None,
+    keep_tables: bool | None = None,
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+    scheduler: Any = None,
     progress: Progress | None = None,
 ) -> list[UnitReport]:
-    """Write the tables of every pipeline for every atlas; what is already there is skipped.
+    """Make the tables of every pipeline for every atlas; what is already there is skipped.
+
+    Work that units have in common is done once, see `lake.plan`; results are the same, to the byte, as those
+    of each unit run alone, whatever the order, the workers, the memory and the scheduler.
 
     Parameters
     ----------
     store : Lake
     atlases : sequence of str, path, Atlas or AtlasSet
         As for `expression`.
-    pipelines : sequence of Pipeline, optional
-        abagen's default choices if left out.
+    pipelines : iterable of Pipeline, optional
+        A list, or a `lake.grid`; abagen's default choices if left out.
     out : str or pathlib.Path
-        Directory of the Parquet tables, see ``docs/tables.md``.
+        Directory of the Parquet tables, see ``docs/tables.md``. ``run.json`` there tells of the last run.
     donor_tables : bool
         Also write each donor's own region x gene table.
+    reduce : str, callable, Reduction, or several, optional
+        Functions of each region x gene table, see `lake.reduction`; `lake.read_reductions` reads the results.
+    keep_tables : bool, optional
+        Whether tables are written as well; without `reduce` they are, with it only if asked for.
+    workers : int, optional
+        Threads; as many as there are cores if left out.
+    memory_limit : str or int, optional
+        What the process may take, such as ``"1GB"``; a good half of the machine's, or its container's, if
+        left out.
+    scheduler : str or distributed.Client, optional
+        Address of a dask.distributed scheduler whose workers do the work, ``tcp://host:8786``.
     progress : callable, optional
-        Called with (label, units done, units in all).
+        Called with (label, done, in all).
 
     Returns
     -------
     list of UnitReport
+        Pipelines in order, atlases within.
 
     Raises
     ------
@@ -125,28 +184,146 @@ def run(
     RequestError
         Before the first, if the request makes no sense.
     """
-    loaded = [load_any(atlas) for atlas in atlases]
-    _refuse_equal_names(loaded)
-    _refuse_nameless_metrics(pipelines or [])
-    if donor_tables:
-        _refuse_joint_donors(pipelines or [])
-    target = Path(out)
-    target.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(target)
-    stages = _Stages(store)
-    jobs = [(pipeline, atlas) for pipeline in pipelines or [Pipeline()] for atlas in loaded]
-    reports = []
-    for done, (pipeline, atlas) in enumerate(jobs, start=1):
-        last = atlas is loaded[-1]
-        reports.append(_run_unit(stages, target, atlas, pipeline, donor_tables=donor_tables, last=last))
-        if progress:
-            progress("tables", done, len(jobs))
-    if failed := [report for report in reports if report.status == "failed"]:
-        lines = [
-            f"  {report.unit.atlas}, pipeline {report.unit.pipeline}: {report.reason}" for report in failed
-        ]
-        raise RunError("\n".join([f"{len(failed)} of {len(reports)} units failed:", *lines]), reports)
+    wanted = _request(out, donor_tables=donor_tables, reduce=reduce, keep_tables=keep_tables)
+    resources = Resources.of(workers=workers, memory_limit=memory_limit)
+    loaded, chosen = [load_any(atlas) for atlas in atlases], _pipelines(pipelines)
+    _check_names(loaded, chosen, wanted)
+    wanted.out.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(wanted.out)
+    started = time.time()
+    plan = make_plan(chosen, loaded, store.snapshot)
+    with ExitStack() as stack:
+        reduced = stack.enter_context(ReducedTables(wanted.out, wanted.reductions))
+        runner = _Runner(store, wanted, reduced)
+        todo = Plan([unit for unit in plan.units if not runner.is_done(unit)])
+        is_local = stack.enter_context(scheduled(scheduler, workers=resources.workers))
+        scratch = stack.enter_context(scratch_beside(wanted.out)) if is_local else None
+        engine = Engine(
+            store,
+            source_of(store),
+            resources,
+            scratch=scratch,
+            donors=donor_tables,
+            progress=progress,
+        )
+        made = dict(runner.written(engine.outcomes(todo), len(todo.units), progress))
+    reports = [made.get(_name(unit)) or runner.report(unit, "present") for unit in plan.as_asked()]
+    write_journal(wanted.out, store, plan, engine, reports, resources, started)
+    _raise_for(reports)
     return reports
+
+
+def _pipelines(pipelines: Iterable[Pipeline] | None) -> Sequence[Pipeline]:
+    if pipelines is None:
+        return [Pipeline()]
+    chosen = pipelines if isinstance(pipelines, Sequence) else list(pipelines)
+    if not len(chosen):
+        raise RequestError("There is no pipeline to run: name at least one set of choices.")
+    return chosen
+
+
+def _request(
+    out: str | Path,
+    *,
+    donor_tables: bool,
+    reduce: ReductionLike | Iterable[ReductionLike] | None,
+    keep_tables: bool | None,
+) -> Request:
+    reductions = reductions_from(reduce)
+    keeps = not reductions if keep_tables is None else keep_tables
+    if not keeps and not reductions:
+        raise RequestError("keep_tables=False keeps nothing without `reduce`: name a reduction.")
+    if donor_tables and not keeps:
+        raise RequestError("donor_tables=True writes tables, which keep_tables=False does not: choose one.")
+    return Request(out=Path(out), donor_tables=donor_tables, reductions=reductions, keep_tables=keeps)
+
+
+def _check_names(atlases: Sequence[AnyAtlas], pipelines: Sequence[Pipeline], wanted: Request) -> None:
+    """Refuse what would be found under one name, before anything is made."""
+    _refuse_equal_names(atlases)
+    _refuse_nameless_metrics(pipelines)
+    if wanted.donor_tables:
+        _refuse_joint_donors(pipelines)
+
+
+def _name(unit: PlannedUnit) -> tuple[str, str]:
+    return unit.identity, unit.atlas.name
+
+
+class _Runner:
+    """Writes what an engine makes while it makes the next."""
+
+    def __init__(self, store: Lake, wanted: Request, reduced: ReducedTables) -> None:
+        self._store, self._wanted, self._reduced = store, wanted, reduced
+
+    def is_done(self, unit: PlannedUnit) -> bool:
+        """Whether all that is wanted of a unit is there."""
+        fingerprint = unit.atlas.fingerprint
+        if not self._reduced.has(_name(unit), fingerprint):
+            return False
+        if not self._wanted.keep_tables:
+            return True
+        return self._files(unit).is_written(fingerprint, donors=self._wanted.donor_tables)
+
+    def written(
+        self, outcomes: Iterator[Outcome], n_units: int, progress: Progress | None
+    ) -> Iterator[tuple[tuple[str, str], UnitReport]]:
+        """Write each outcome, at most `WRITES_AHEAD` of them at a time behind the engine."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as writer:
+            waiting: list[tuple[PlannedUnit, Future[UnitReport]]] = []
+            for done, outcome in enumerate(outcomes, start=1):
+                waiting.append((outcome.unit, writer.submit(self._write, outcome)))
+                while len(waiting) > WRITES_AHEAD:
+                    yield self._finished(waiting.pop(0))
+                if progress:
+                    progress("tables", done, n_units)
+            yield from map(self._finished, waiting)
+
+    @staticmethod
+    def _finished(
+        written: tuple[PlannedUnit, "Future[UnitReport]"],
+    ) -> tuple[tuple[str, str], UnitReport]:
+        unit, report = written
+        return _name(unit), report.result()
+
+    def _write(self, outcome: Outcome) -> UnitReport:
+        unit, tables = outcome
+        if isinstance(tables, ChoiceError | AtlasError):
+            return UnitReport(self._files(unit), "failed", reason=str(tables))
+        origin = provenance(self._store, unit.atlas, unit.pipeline)
+        try:
+            self._reduced.add(_name(unit), tables.expression, regions_frame(unit.atlas), origin)
+        except (ChoiceError, RequestError) as failure:
+            return UnitReport(self._files(unit), "failed", reason=str(failure))
+        if self._wanted.keep_tables:
+            write_unit(self._files(unit), tables, unit.atlas, origin, donors=self._wanted.donor_tables)
+        samples = tables.counts.sum(axis=1)
+        return UnitReport(
+            self._files(unit),
+            "written",
+            n_regions=len(samples),
+            n_filled=int((samples > 0).sum()),
+            n_genes=tables.expression.shape[1],
+            n_samples=int(samples.sum()),
+        )
+
+    def report(self, unit: PlannedUnit, status: str) -> UnitReport:
+        """What a unit's tables on disk hold."""
+        files = self._files(unit)
+        return _report(files, status) if self._wanted.keep_tables else UnitReport(files, status)
+
+    def _files(self, unit: PlannedUnit) -> Unit:
+        return Unit(self._wanted.out, *_name(unit))
+
+
+def _raise_for(reports: list[UnitReport]) -> None:
+    failed = [report for report in reports if report.status == "failed"]
+    if not failed:
+        return
+    lines = [f"  {report.unit.atlas}, pipeline {report.unit.pipeline}: {report.reason}" for report in failed]
+    if len(lines) > MOST_FAILURES:
+        lines[MOST_FAILURES:] = [f"  .. and {len(lines) - MOST_FAILURES} more, see run.json"]
+    raise RunError("\n".join([f"{len(failed)} of {len(reports)} units failed:", *lines]), reports)
 
 
 def provenance(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, Any]:
@@ -160,65 +337,6 @@ def provenance(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, An
     }
     described = {"name": atlas.name, "space": atlas.space, "fingerprint": atlas.fingerprint}
     return {**choices, "pipeline_choices": choices, "atlas": described}
-
-
-def source_of(store: Lake) -> Source:
-    """What a store gives to the transforms."""
-    return Source(
-        store.microarray(),
-        store.probes,
-        store.samples,
-        store.ontology,
-        rnaseq=functools.partial(rnaseq_profiles, store),
-    )
-
-
-def source_for(source: Source, atlas: AnyAtlas | None, donors: Sequence[str]) -> Source:
-    """The source with samples in the atlas's space."""
-    return source.in_native_space(atlas, donors) if isinstance(atlas, AtlasSet) else source
-
-
-class _Stages:
-    """Results that several units of a run share, kept as long as a later unit needs them."""
-
-    def __init__(self, store: Lake) -> None:
-        self.store = store
-        self._genes: tuple[tuple[Pipeline, str], Genes] | None = None
-        self._values: dict[str, xr.DataArray] = {}
-
-    @functools.cached_property
-    def source(self) -> Source:
-        return source_of(self.store)
-
-    def tables(self, atlas: AnyAtlas, pipeline: Pipeline, *, last: bool) -> RegionTables:
-        """Compute a unit; unless it is the pipeline's `last`, samples' values are kept for the next atlas."""
-        donors = self.store.resolve_donors(pipeline.donors)
-        source = source_for(self.source, atlas, donors)
-        places = atlas.fingerprint if isinstance(atlas, AtlasSet) else ""
-        genes = self._select(source, pipeline, donors, places)
-
-        return region_tables(genes, FreshValues(source, genes, pipeline), atlas, pipeline)
-
-    def _select(self, source: Source, pipeline: Pipeline, donors: list[str], places: str) -> Genes:
-        """Samples, probes and genes, kept while neither the choices nor the samples' `places` change."""
-        if self._genes is None or self._genes[0] != (pipeline, places):
-            self._values.clear()
-            self._genes = (pipeline, places), select_genes(source, pipeline, donors)
-        return self._genes[1]
-
-
-def _run_unit(
-    stages: _Stages, out: Path, atlas: AnyAtlas, pipeline: Pipeline, *, donor_tables: bool, last: bool
-) -> UnitReport:
-    unit = Unit(out, pipeline.identity(stages.store.snapshot), atlas.name)
-    if unit.is_written(atlas.fingerprint, donors=donor_tables):
-        return _report(unit, "present")
-    try:
-        tables = stages.tables(atlas, pipeline, last=last)
-    except ChoiceError as error:
-        return UnitReport(unit, "failed", reason=str(error))
-    write_unit(unit, tables, atlas, provenance(stages.store, atlas, pipeline), donors=donor_tables)
-    return _report(unit, "written")
 
 
 def _report(unit: Unit, status: str) -> UnitReport:

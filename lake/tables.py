@@ -7,6 +7,7 @@ where that file is, the unit is whole. Every file carries its provenance in its 
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,10 +170,17 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 def clear_leftovers(out: Path) -> None:
     """Remove what writers that were killed left beside the tables."""
-    for path in out.glob("**/.*.wip"):
+    for path in [*out.glob("**/.*.wip")]:
         writer = LEFTOVER.fullmatch(path.name)
         if writer and not _is_running(int(writer[1])):
-            path.unlink(missing_ok=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

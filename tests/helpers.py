@@ -20,7 +20,7 @@ def donor_folder(directory: Path, donor: str) -> Path:
     return directory / f"normalized_microarray_donor{donor}"
 
 
-def tree(path: Path, *, ignoring: Sequence[str] = (".lock",)) -> dict[str, bytes]:
+def tree(path: Path, *, ignoring: Sequence[str] = (".lock", "run.json")) -> dict[str, bytes]:
     """Every file below a directory, by its relative name."""
     return {
         file.relative_to(path).as_posix(): file.read_bytes()

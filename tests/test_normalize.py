@@ -18,13 +18,12 @@ from transforms.normalize import (
     ABAGEN_ALIASES,
     NORMALIZATIONS,
     NORMALIZATIONS_BY_QUANTILES,
-    QUANTILES,
     canonical_name,
     normalize,
     normalize_within,
     remove_donor_effects,
 )
-from transforms.scaling import FITS, Scaling, joined, median, quantile
+from transforms.scaling import FITS, QUANTILES, Scaling, joined, median, quantile
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "abagen_normalize.json").read_text())
 SIGMOIDS = [name for name in NORMALIZATIONS if "sigmoid" in name]

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 import lake
 from ingest.reference import reference_file
 from ingest.simulate import simulate
-from lake.runs import load_any, source_for, source_of
+from lake.runs import load_any
+from lake.sources import source_for, source_of
 from tests import peer
 from tests.covering import Combination, Excluded, all_pairs, covering_design, pairs
 from tests.helpers import octants_image

@@ -9,7 +9,8 @@ import pytest
 
 import lake
 from lake.errors import RequestError
-from lake.runs import source_of, tables_for
+from lake.runs import tables_for
+from lake.sources import source_of
 from transforms import parts
 from transforms import values as values_module
 from transforms.atlas import Atlas

@@ -62,7 +62,7 @@ class Atlas:
     name : str
         Short name, used in paths and columns.
     space : {"mni152", "fsaverage5", "fsLR", "native"}
-        Space of the file. The coordinates of a surface atlas are in MNI152 all the same.
+        Space of the file. The coordinates of an fsaverage5 or fsLR atlas are in MNI152 all the same.
     kind : {"volume", "surface"}
     labels : (node,) int64 array
         Region id of each labelled node; volumes in C order of the voxels, surfaces left, then right.
@@ -80,8 +80,11 @@ class Atlas:
         Whether hemisphere and structure constrain the matching of samples.
     affine : (4, 4) float64 array, optional
         Voxel index to mm; volumes only.
+    mri_affine : (4, 4) float64 array, optional
+        Voxel index of the donor's MRI to mm, which says where the donor's samples are; native atlases only. A
+        volume that is on the grid of the MRI does without.
     vertices : (vertex, 3) float64 array, optional
-        All the vertices of the mesh, labelled or not, in MNI152 mm; surfaces only.
+        All the vertices of the mesh, labelled or not, in mm of MNI152 or the donor's scanner; surfaces only.
     triangles : (triangle, 3) int64 array, optional
         Indices into ``vertices``; surfaces only.
     """
@@ -98,6 +101,7 @@ class Atlas:
     affine: Floats | None = field(default=None, repr=False)
     vertices: Floats | None = field(default=None, repr=False)
     triangles: NDArray[np.int64] | None = field(default=None, repr=False)
+    mri_affine: Floats | None = field(default=None, repr=False)
 
     @classmethod
     def from_volume(
@@ -109,6 +113,7 @@ class Atlas:
         space: str = "mni152",
         threshold: float | None = None,
         region_names: Mapping[int, str] | None = None,
+        mri_affine: Floats | None = None,
     ) -> Self:
         """Atlas of a labelled 3-D image, or of a 4-D image of probabilities.
 
@@ -128,6 +133,8 @@ class Atlas:
             probability, in the unit of the image, reaches the threshold.
         region_names : mapping of int to str, optional
             Labels of regions by id, where there is no `info`; they constrain nothing.
+        mri_affine : (4, 4) array, optional
+            Voxel index of the donor's MRI to mm, where a native image has another grid.
 
         Returns
         -------
@@ -156,6 +163,7 @@ class Atlas:
             regions=_regions(labels, coordinates, facts),
             has_info=info is not None,
             affine=affine,
+            mri_affine=mri_affine,
         )
 
     @classmethod
@@ -168,6 +176,7 @@ class Atlas:
         info: pd.DataFrame | None = None,
         name: str,
         space: str = "fsaverage5",
+        mri_affine: Floats | None = None,
     ) -> Self:
         """Atlas of the cortical surface, one labelled hemisphere each.
 
@@ -189,8 +198,11 @@ class Atlas:
             As in :meth:`from_volume`, in the ids of the atlas made. Without it, hemisphere and label come
             from the files and the structure is cortex; these constrain the matching too.
         name : str
-        space : {"fsaverage5", "fsLR"}
-            Of the mesh: MNI305, moved to MNI152 here; or MNI152, taken as it is.
+        space : {"fsaverage5", "fsLR", "native"}
+            Of the mesh: MNI305, moved to MNI152 here; MNI152, taken as it is; or mm of the scanner of one
+            donor's MRI.
+        mri_affine : (4, 4) array, optional
+            Voxel index of the donor's MRI to mm; native surfaces need it.
 
         Returns
         -------
@@ -199,8 +211,14 @@ class Atlas:
         Raises
         ------
         AtlasError
-            If the labels are none, do not fit the mesh, or `info` does not describe the regions.
+            If the labels are none, do not fit the mesh, or `info` does not describe the regions; or if the
+            space is native, and `mri_affine` is not given.
         """
+        if space == "native" and mri_affine is None:
+            raise AtlasError(
+                f"Atlas {name!r} is a donor's own surface: give the affine of the donor's MRI too, which "
+                "says where the samples are."
+            )
         vertices, triangles = join_meshes(mesh, name, space=space)
         sizes = [len(part[0]) for part in mesh]
         sides, names = surface_labels(left, right, sizes, name)
@@ -221,6 +239,7 @@ class Atlas:
             has_info=True,
             vertices=vertices,
             triangles=triangles,
+            mri_affine=mri_affine,
         )
 
     def without_info(self) -> Self:
@@ -318,6 +337,7 @@ class Atlas:
     def fingerprint(self) -> str:
         """SHA-256 over what decides a result: nodes, places (to 1e-6 mm), regions, space; not the name."""
         arrays = [self.labels, self.nodes, self.affine, self.coordinates, self.triangles]
+        arrays += [] if self.mri_affine is None else [self.mri_affine]
         digest = hashlib.sha256(f"{self.space} {self.kind} {self.shape} {self.has_info}".encode())
         for array in arrays:
             digest.update(_canonical(array))

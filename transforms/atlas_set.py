@@ -23,7 +23,7 @@ MRI_VOXEL = ["mri_voxel_x", "mri_voxel_y", "mri_voxel_z"]
 
 @dataclass(frozen=True, eq=False)
 class AtlasSet:
-    """One volume a donor, in the space of that donor's MRI.
+    """One volume, or one surface, a donor, in the space of that donor's MRI.
 
     Attributes
     ----------
@@ -35,7 +35,8 @@ class AtlasSet:
     Raises
     ------
     AtlasError
-        If there is no atlas, or one is not a volume in native space.
+        If there is no atlas, one is not in native space, some are volumes and some surfaces, or an id is not
+        the same region in all of them.
     """
 
     name: str
@@ -43,12 +44,30 @@ class AtlasSet:
 
     def __post_init__(self) -> None:
         if not self.atlases:
-            raise AtlasError(f"Atlas {self.name!r} has no donor: give one volume for each donor.")
+            raise AtlasError(f"Atlas {self.name!r} has no donor: give one volume or surface for each donor.")
         for donor, atlas in self.atlases.items():
-            if atlas.kind != "volume" or atlas.space != "native":
+            if atlas.space != "native":
                 raise AtlasError(
                     f"Atlas {self.name!r} of donor {donor} is a {atlas.kind} in {atlas.space} space: "
-                    "donors' own atlases are volumes in native space."
+                    "donors' own atlases are in native space."
+                )
+        if len({atlas.kind for atlas in self.atlases.values()}) > 1:
+            raise AtlasError(
+                f"Atlas {self.name!r} is a volume for some donors and a surface for others: choose one."
+            )
+        self._check_regions()
+
+    def _check_regions(self) -> None:
+        """Refuse ids that mean one region in one donor and another in the next, as far as that is known."""
+        tables = pd.concat({donor: atlas.regions for donor, atlas in self.atlases.items()}, names=["donor"])
+        for column in ("hemisphere", "label"):
+            known = tables.loc[tables[column] != "", column]
+            differ = known[known != known.groupby(level=1).transform("first")]
+            for (donor, region), other in differ.head(1).items():
+                names = known.xs(region, level=1)
+                raise AtlasError(
+                    f"Region {region} of atlas {self.name!r} has the {column} {names.iloc[0]!r} in donor "
+                    f"{names.index[0]} and {other!r} in donor {donor}: give all donors the same ids."
                 )
 
     @property
@@ -81,7 +100,7 @@ class AtlasSet:
         """Regions of any donor, as `Atlas.regions`, ascending.
 
         Facts are those of the first donor that has the region. Centroids are NaN, because the donors' spaces
-        differ; ``n_nodes`` counts the voxels of all donors.
+        differ; ``n_nodes`` counts the voxels or vertices of all donors.
         """
         tables = pd.concat([atlas.regions for atlas in self.atlases.values()])
         facts = tables[~tables.index.duplicated()].sort_index()
@@ -136,6 +155,7 @@ def place_in_native_space(samples: pd.DataFrame, atlas: AtlasSet) -> pd.DataFram
 
 
 def _native(samples: pd.DataFrame, atlas: Atlas) -> NDArray[np.float64]:
-    if atlas.affine is None:
-        raise AtlasError(f"Atlas {atlas.name!r} has no affine: give a volume.")
-    return np.asarray(apply_affine(atlas.affine, samples[MRI_VOXEL].to_numpy()), dtype=np.float64)
+    affine = atlas.affine if atlas.mri_affine is None else atlas.mri_affine
+    if affine is None:
+        raise AtlasError(f"Atlas {atlas.name!r} does not say where samples are: give the donor's MRI.")
+    return np.asarray(apply_affine(affine, samples[MRI_VOXEL].to_numpy()), dtype=np.float64)

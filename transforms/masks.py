@@ -8,9 +8,9 @@ eLife 10:e72129).
 from functools import partial
 from typing import NamedTuple
 
-import dask
 import numpy as np
 import pandas as pd
+from dask.base import compute
 from dask.delayed import delayed
 from numpy.typing import NDArray
 from scipy import sparse
@@ -92,7 +92,7 @@ def masked_samples(
     blocks = normalized_blocks(values, parts, GeneNormalization.of(pipeline, parts))
     samples = pd.concat([part.samples[part.labels != 0] for part in parts], ignore_index=True)
     expression = pd.DataFrame(
-        np.concatenate(dask.compute(*map(inside, blocks)), axis=1),
+        np.concatenate(compute(*map(inside, blocks)), axis=1),
         index=pd.Index(samples["well_id"].to_numpy(), name="well_id"),
         columns=pd.Index(symbols, name="gene_symbol"),
     )

@@ -17,12 +17,13 @@ from transforms.aggregate import METRICS
 from transforms.assign import MATCHINGS
 from transforms.errors import ChoiceError
 from transforms.missing import MISSING
-from transforms.normalize import BATCH, QUANTILES, canonical_name
+from transforms.normalize import BATCH, canonical_name
 from transforms.presets import PRESETS
 from transforms.probes import PROBE_ORDERS, VARIANCE_SCALES
 from transforms.reannotation import Reannotation
 from transforms.region_sets import REGION_SETS
 from transforms.samples import DIVISIONS, MIRRORS
+from transforms.scaling import QUANTILES
 from transforms.select import DONOR_PROBES, SELECTIONS
 
 REGION_AGGREGATIONS = ("donors", "samples")
@@ -166,24 +167,28 @@ class Pipeline:
             object.__setattr__(self, name, check(name, getattr(self, name)))
         if mode := SELECTIONS[self.probe_selection].donor_probes:  # as abagen: the selection takes precedence
             object.__setattr__(self, "donor_probes", mode)
-        for excluded, reason in _CONFLICTS:
+        for _, excluded, reason in _CONFLICTS:
             if excluded(self):
                 raise ChoiceError(reason.format(self))
 
     @classmethod
     def from_choices(cls, choices: Mapping[str, Any]) -> "Pipeline":
-        """Make a pipeline from named choices.
+        """Make a pipeline from named choices, among them perhaps ``preset``, which the others then change.
 
         Raises
         ------
         ChoiceError
             If a name is unknown (the nearest known one is suggested) or a value is wrong.
         """
+        values = dict(choices)
+        preset = values.pop("preset", None)
+        if preset is not None:
+            return cls.preset(str(preset), **values)
         known = [field.name for field in fields(cls)]
-        for name in choices:
+        for name in values:
             if name not in known:
                 raise ChoiceError(f"There is no choice {name!r}{suggest(name, known)}.")
-        return cls(**choices)
+        return cls(**values)
 
     def changed(self, **changes: Any) -> "Pipeline":
         """Make a pipeline with some other choices.
@@ -243,12 +248,9 @@ class Pipeline:
             choices = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ChoiceError(f"The choices are not TOML: {error}.") from None
-        values = {name: None if value == NONE else value for name, value in choices.items()}
-        preset = values.pop("preset", None)
-        table = values.get("reannotated")
-        if isinstance(table, str) and reannotation is not None:
-            values["reannotated"] = reannotation(table)
-        return cls.from_choices(values) if preset is None else cls.preset(str(preset), **values)
+        return cls.from_choices(
+            {name: from_file_value(name, value, reannotation) for name, value in choices.items()}
+        )
 
     def to_toml(self) -> str:
         """Every choice under its name, for `from_toml`.
@@ -292,6 +294,33 @@ class Pipeline:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def check_choice(name: str, value: Any) -> Any:
+    """One choice's value, as a pipeline holds it.
+
+    Raises
+    ------
+    ChoiceError
+        If there is no such choice, or the value is wrong.
+    """
+    if name not in _CHECKS:
+        raise ChoiceError(f"There is no choice {name!r}{suggest(name, _CHECKS)}.")
+    return _CHECKS[name](name, value)
+
+
+def from_file_value(name: str, value: Any, reannotation: Callable[[str], Reannotation] | None = None) -> Any:
+    """A choice's value from one that a file can hold: "None" is None, a re-annotation is read."""
+    if value == NONE:
+        return None
+    if name == "reannotated" and isinstance(value, str) and reannotation is not None:
+        return reannotation(value)
+    return value
+
+
+def interacting_choices() -> list[frozenset[str]]:
+    """Choices that are checked together: the value of one can forbid, or decide, another's."""
+    return [frozenset(("probe_selection", "donor_probes")), *(frozenset(names) for names, _, _ in _CONFLICTS)]
+
+
 _N_FIRST_CHOICES = 17  # up to `matching`: those that every id is made of
 
 
@@ -317,7 +346,7 @@ def _one_of(options: Iterable[str | None]) -> Callable[[str, Any], Any]:
 def _number(low: float, high: float) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> float:
         number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:
+        if not number or not low <= value <= high or not math.isfinite(value):
             raise ChoiceError(f"{name}={value!r}: a number from {low:g} to {high:g} is needed.")
         return float(value)
 
@@ -426,9 +455,10 @@ def _has_one_donor(pipeline: Pipeline) -> bool:
     return isinstance(pipeline.donors, tuple) and len(set(pipeline.donors)) == 1
 
 
-# Whether a pipeline's choices exclude each other, and what to say then ({0}: the pipeline).
-_CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
+# Choices, whether a pipeline's exclude each other, and what to say then ({0}: the pipeline).
+_CONFLICTS: tuple[tuple[tuple[str, ...], Callable[[Pipeline], bool], str], ...] = (
     (
+        ("donors", "probe_selection"),
         lambda chosen: _has_one_donor(chosen) and SELECTIONS[chosen.probe_selection].min_donors > 1,
         (
             "probe_selection={0.probe_selection!r} compares donors, and donors names only {0.donors[0]}: "
@@ -436,6 +466,7 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         ),
     ),
     (
+        ("donors", "sample_norm", "gene_norm"),
         lambda chosen: _has_one_donor(chosen) and BATCH in (chosen.sample_norm, chosen.gene_norm),
         (
             "Normalisation 'batch' removes what donors differ in, and donors names only {0.donors[0]}: "
@@ -443,10 +474,12 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         ),
     ),
     (
+        ("sample_norm", "gene_norm"),
         lambda chosen: chosen.sample_norm == chosen.gene_norm == BATCH,
         "sample_norm='batch' leaves no donor effect for gene_norm='batch' to remove: choose one of them.",
     ),
     (
+        ("norm_structures", "gene_norm"),
         lambda chosen: chosen.norm_structures and chosen.gene_norm == BATCH,
         (
             "gene_norm='batch' is one model over all samples, and norm_structures=True asks for one a "
@@ -454,6 +487,7 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         ),
     ),
     (
+        ("normalise_what", "gene_norm"),
         lambda chosen: REGION_SETS[chosen.normalise_what].separate and chosen.gene_norm == BATCH,
         (
             "gene_norm='batch' is one model over all samples, and normalise_what={0.normalise_what!r} asks "
@@ -461,6 +495,7 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         ),
     ),
     (
+        ("normalise_what", "norm_matched"),
         lambda chosen: chosen.normalise_what is not None and not chosen.norm_matched,
         (
             "normalise_what={0.normalise_what!r} normalises the samples in its regions together, and "
@@ -468,6 +503,7 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         ),
     ),
     (
+        ("normalise_what", "missing"),
         lambda chosen: chosen.normalise_what is not None and chosen.missing is not None,
         (
             "missing={0.missing!r} fills regions of the whole atlas, and normalise_what={0.normalise_what!r} "
@@ -475,6 +511,7 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         ),
     ),
     (
+        ("do_normalise", "gene_norm"),
         lambda chosen: not chosen.do_normalise and chosen.gene_norm in (None, BATCH),
         (
             "do_normalise=False leaves gene_norm to find the genes that cannot be normalised, which "
@@ -482,10 +519,12 @@ _CONFLICTS: tuple[tuple[Callable[[Pipeline], bool], str], ...] = (
         ),
     ),
     (
+        ("exclude_hippocampus", "divide_samples"),
         lambda chosen: chosen.exclude_hippocampus and chosen.divide_samples is None,
         "exclude_hippocampus=True takes it out of the parts of divide_samples, which is None: choose one.",
     ),
     (
+        ("percent_ds", "donors"),
         lambda chosen: chosen.percent_ds is not None and _has_one_donor(chosen),
         (
             "percent_ds={0.percent_ds:g} compares donors, and donors names only {0.donors[0]}: add donors or "

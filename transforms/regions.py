@@ -183,10 +183,12 @@ def region_tables(
         If a donor has no atlas.
     """
     labels = label_samples(genes, atlas, pipeline)
-    (tables,) = lazy_tables(genes, values, atlas, [pipeline], labels, donors=donors).compute()
-    if isinstance(tables, ChoiceError):
-        raise tables
-    return tables
+    made: list[RegionTables | ChoiceError] = lazy_tables(
+        genes, values, atlas, [pipeline], labels, donors=donors
+    ).compute()
+    if isinstance(made[0], ChoiceError):
+        raise made[0]
+    return made[0]
 
 
 def lazy_tables(
@@ -231,7 +233,8 @@ def lazy_tables(
         index=pd.Index(regions, name="label"),
     )
     finish = partial(_finished, pipelines=pipelines, counts=counts, genes=genes.selection.genes)
-    return delayed(finish, pure=False)(blocks)
+    lazy: Delayed = delayed(finish, pure=False)(blocks)
+    return lazy
 
 
 def _aggregations(

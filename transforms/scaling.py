@@ -145,14 +145,24 @@ class Scaling(NamedTuple):
     def __call__(self, values: FloatArray) -> FloatArray:
         """Values of each vector, (.., n), to the same scaled, in a new array."""
         result = self.function(values, self.centre, self.scale)
-        if self.low is not None:
+        if self.low is not None and self.width is not None:
             result -= self.low
             result /= self.width
         return result
 
+    def turned(self) -> "Scaling":
+        """The same for vectors that are columns."""
+        changed = {name: part.T for name, part in self.numbers().items()}
+        return Scaling(self.function, **changed)
+
+    def numbers(self) -> dict[str, FloatArray]:
+        """What was fitted, by name."""
+        named = zip(self._fields[1:], self[1:], strict=True)
+        return {name: part for name, part in named if part is not None}
+
     def by_column(self, values: FloatArray) -> FloatArray:
         """The same for vectors that are the columns of a (row, vector) array."""
-        turned = Scaling(self.function, *(part if part is None else part.T for part in self[1:]))
+        turned = self.turned()
         result = np.empty_like(values)
         rows = max(1, VALUES_AT_ONCE // max(1, values.shape[1]))
         for first in range(0, len(values), rows):
@@ -162,10 +172,9 @@ class Scaling(NamedTuple):
 
 def joined(scalings: list[Scaling]) -> Scaling:
     """The scalings of several groups of vectors as one."""
-    parts = zip(*(scaling[1:] for scaling in scalings), strict=True)
-    return Scaling(
-        scalings[0].function, *(None if part[0] is None else np.concatenate(part) for part in parts)
-    )
+    parts = [scaling.numbers() for scaling in scalings]
+    numbers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Scaling(scalings[0].function, **numbers)
 
 
 # Fitting: vectors along the last axis -> their scaling -----------------------------------------------------

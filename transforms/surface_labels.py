@@ -1,6 +1,7 @@
 """Labels of the vertices of the cortex, left then right, from the forms in which files hold them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import nibabel
@@ -51,26 +52,28 @@ MNI152_TO_MNI305 = np.array(
 )
 TO_MNI152 = {"fsaverage5": np.linalg.inv(MNI152_TO_MNI305), "fsLR": np.eye(4)}
 """From the mm of a mesh in a space to MNI152; the fsLR surfaces are in MNI152 already."""
+TO_SAMPLES = {**TO_MNI152, "native": np.eye(4)}
+"""From the mm of a mesh to those that samples are placed in: MNI152, or those of the donor's scanner."""
 
 
 def join_meshes(mesh: tuple[Mesh, Mesh], name: str, *, space: str) -> tuple[Floats, NDArray[np.int64]]:
-    """Vertices in MNI152 mm and triangles of the two hemispheres as one mesh.
+    """Vertices in mm of MNI152, or of the donor's scanner, and triangles of both hemispheres as one mesh.
 
     Raises
     ------
     AtlasError
         If the triangles do not fit the vertices, or the space is unknown.
     """
-    if space not in TO_MNI152:
+    if space not in TO_SAMPLES:
         raise AtlasError(
-            f"Space {space!r} of atlas {name!r} is unknown: choose one of {', '.join(TO_MNI152)}."
+            f"Space {space!r} of atlas {name!r} is unknown: choose one of {', '.join(TO_SAMPLES)}."
         )
     (left, left_triangles), (right, right_triangles) = mesh
     vertices = np.concatenate([left, right])
     triangles = np.concatenate([left_triangles, right_triangles + len(left)]).astype(np.int64)
     if vertices.shape != (len(vertices), 3) or not np.isin(triangles, np.arange(len(vertices))).all():
         raise AtlasError(f"The mesh of atlas {name!r} is damaged: its triangles do not fit its vertices.")
-    return np.asarray(apply_affine(TO_MNI152[space], vertices), dtype=np.float64), triangles
+    return np.asarray(apply_affine(TO_SAMPLES[space], vertices), dtype=np.float64), triangles
 
 
 def surface_labels(
@@ -97,6 +100,44 @@ def surface_labels(
     sides, names = READERS[forms.pop()]([left, right], name)
     sides = [_cut_to_mesh(side, size, name) for side, size in zip(sides, sizes, strict=True)]
     return _made_distinct(sides, names) if isinstance(left, nibabel.GiftiImage) else (sides, names)
+
+
+def number_by_name(annotations: Sequence[tuple[Annotation, Annotation]]) -> list[tuple[Parcels, Parcels]]:
+    """Give the entries of several donors' annotations the same ids, by their names.
+
+    Parameters
+    ----------
+    annotations : sequence of (left, right)
+        One pair a donor.
+
+    Returns
+    -------
+    list of (left, right) parcels
+        Entries that any donor uses are 1, 2, .., left before right, in the order of the first colour table.
+    """
+    on_left, on_right = (_names_in_use(side) for side in zip(*annotations, strict=True))
+    left = {name: number for number, name in enumerate(on_left, start=1)}
+    right = {name: number for number, name in enumerate(on_right, start=1 + len(left))}
+    return [(_as_parcels(one, left), _as_parcels(other, right)) for one, other in annotations]
+
+
+def _names_in_use(sides: Sequence[Annotation]) -> list[str]:
+    """Names of the entries that one of the annotations uses, in the order of the tables."""
+    tables = [[_decoded(entry) for entry in entries] for _, entries in sides]
+    used = {
+        names[entry]
+        for (positions, _), names in zip(sides, tables, strict=True)
+        for entry in np.unique(positions)
+        if _is_region(int(entry), names)
+    }
+    return [name for name in dict.fromkeys(chain.from_iterable(tables)) if name in used]
+
+
+def _as_parcels(annotation: Annotation, ids: Mapping[str, int]) -> Parcels:
+    positions, entries = annotation
+    names = [_decoded(entry) for entry in entries]
+    numbers = [ids.get(name, 0) if _is_region(entry, names) else 0 for entry, name in enumerate(names)]
+    return np.array([*numbers, 0])[np.clip(positions, -1, len(names))], {ids[name]: name for name in ids}
 
 
 def surface_info(sides: Sequence[Labels], names: Sequence[Names], ids: Sequence[int]) -> pd.DataFrame:

@@ -71,9 +71,10 @@ def sample_expression(
     raw = _raw(source, genes, donor, left)
     if not raw.size:
         return raw
+    blocks = zip(_normalized(raw.data, pipeline, _as_it_is), block_sizes(genes), strict=True)
     parts = [
         da.from_delayed(block, shape=(rows, raw.shape[1]), dtype=np.float64, meta=np.empty((0, 0)))
-        for block, rows in zip(_normalized(raw.data, pipeline, _as_it_is), raw.chunks[0], strict=True)
+        for block, rows in blocks
     ]
     return raw.copy(data=da.concatenate(parts, axis=0))
 

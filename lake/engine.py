@@ -1,0 +1,263 @@
+"""Carrying a plan out: every stage made once, kept while a later one needs it, and let go then.
+
+The engine walks the plan's order. Samples, probes and genes are small and are kept until the next ones are
+made. The normalised values of samples are what is large: they are made once for all units that share them, of
+the samples that any of these needs, and go to scratch where memory has no room. What comes after is one lazy
+task a block of genes, which dask's scheduler carries out: threads here, or workers elsewhere.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from dask.base import persist
+from numpy.typing import NDArray
+
+from lake.plan import Plan, PlannedUnit
+from lake.resources import Resources
+from lake.scratch import Scratch
+from lake.sources import source_for
+from lake.store import Lake
+from transforms.errors import AtlasError, ChoiceError
+from transforms.parts import label_samples, parts_of
+from transforms.regions import RegionTables, lazy_tables
+from transforms.values import FreshValues, KeptValues, Values, sample_blocks
+from transforms.workflow import Genes, Source, choose_genes, choose_samples, filtered_probes
+
+Progress = Callable[[str, int, int], None]
+Labels = dict[str, NDArray[np.int64]]
+Failure = ChoiceError | AtlasError
+
+
+class Outcome(NamedTuple):
+    """What became of a unit: its tables, or why there are none."""
+
+    unit: PlannedUnit
+    tables: RegionTables | Failure
+
+
+@dataclass
+class Timings:
+    """How often each kind of stage was made, and how long that took."""
+
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def of(self, kind: str) -> Iterator[None]:
+        """Count and time the stage that is made in this block."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.counts[kind] += 1
+            self.seconds[kind] += time.perf_counter() - started
+
+
+class _Latest:
+    """The result, or the failure, of the stage of a kind that was asked for last."""
+
+    def __init__(self) -> None:
+        self._key = ""
+        self._result: Any = None
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        if key != self._key:
+            self._key, self._result = key, None
+            try:
+                self._result = make()
+            except (ChoiceError, AtlasError) as failure:
+                self._result = failure
+        if isinstance(self._result, Failure):
+            raise self._result
+        return self._result
+
+
+class Engine:
+    """Carries plans out on one store.
+
+    Parameters
+    ----------
+    store : Lake
+    source : Source
+        What the store gives to the transforms.
+    resources : Resources
+    scratch : Scratch, optional
+        Where values go that memory has no room for; None keeps all of them where dask keeps results.
+    donors : bool
+        Make each donor's own tables too.
+    progress : callable, optional
+        Called with (kind of stage, how many are made, how many the plan has).
+    """
+
+    def __init__(
+        self,
+        store: Lake,
+        source: Source,
+        resources: Resources,
+        *,
+        scratch: Scratch | None = None,
+        donors: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self._store, self._source, self._resources = store, source, resources
+        self._scratch, self._donors, self._progress = scratch, donors, progress
+        self._latest: dict[str, _Latest] = defaultdict(_Latest)
+        self._labels: dict[str, Labels | Failure] = {}
+        self._totals: dict[str, int] = {}
+        self.timings = Timings()
+
+    def outcomes(self, plan: Plan) -> Iterator[Outcome]:
+        """Every unit of the plan, in its order.
+
+        Yields
+        ------
+        Outcome
+            As soon as it is there; whatever the caller does with it is done before the next is made.
+        """
+        self._totals = plan.counts()
+        for _, sharing in groupby(plan.units, key=lambda unit: unit.keys["values"]):
+            yield from self._sharing_values(list(sharing))
+
+    def _sharing_values(self, units: list[PlannedUnit]) -> Iterator[Outcome]:
+        try:
+            genes = self._genes(units[0])
+        except (ChoiceError, AtlasError) as failure:
+            yield from (Outcome(unit, failure) for unit in units)
+            return
+        alike = [list(group) for _, group in groupby(units, key=lambda unit: unit.keys["normalisation"])]
+        placed, labels = [], []
+        for group in alike:
+            found = self._label(group[0], genes)
+            if isinstance(found, Failure):
+                yield from (Outcome(unit, found) for unit in group)
+            else:
+                placed.append(group)
+                labels.append(found)
+        if placed:
+            values = self._values(genes, placed, labels)
+            for group, found in zip(placed, labels, strict=True):
+                yield from self._alike(group, genes, values, found)
+
+    # ---- the stages before an atlas ----
+
+    def _genes(self, unit: PlannedUnit) -> Genes:
+        genes: Genes = self._stage("genes", unit, partial(self._choose_genes, unit))
+        return genes
+
+    def _choose_genes(self, unit: PlannedUnit) -> Genes:
+        samples, probes = self._stage("probes", unit, partial(self._filter_probes, unit))
+        with self._made("genes"):
+            return choose_genes(self._source_of(unit), unit.pipeline, samples, probes)
+
+    def _filter_probes(self, unit: PlannedUnit) -> tuple[pd.DataFrame, pd.DataFrame]:
+        samples = self._stage("samples", unit, partial(self._choose_samples, unit))
+        with self._made("probes"):
+            return filtered_probes(self._source_of(unit), unit.pipeline, samples)
+
+    def _choose_samples(self, unit: PlannedUnit) -> pd.DataFrame:
+        donors = self._store.resolve_donors(unit.pipeline.donors)
+        with self._made("samples"):
+            return choose_samples(self._source_of(unit), unit.pipeline, donors)
+
+    def _source_of(self, unit: PlannedUnit) -> Source:
+        donors = self._store.resolve_donors(unit.pipeline.donors)
+        return source_for(self._source, unit.atlas, donors)
+
+    def _stage(self, kind: str, unit: PlannedUnit, make: Callable[[], Any]) -> Any:
+        return self._latest[kind].get(unit.keys[kind], make)
+
+    # ---- the stages of an atlas ----
+
+    def _label(self, unit: PlannedUnit, genes: Genes) -> Labels | Failure:
+        key = unit.keys["assignment"]
+        if key not in self._labels:
+            with self._made("assignment"):
+                self._labels[key] = _attempt(label_samples, genes, unit.atlas, unit.pipeline)
+        return self._labels[key]
+
+    def _values(self, genes: Genes, groups: list[list[PlannedUnit]], labels: list[Labels]) -> Values:
+        """The values of all samples that a group needs; kept if several groups do, or if they are large."""
+        first = groups[0][0]
+        fresh = FreshValues(self._source_of(first), genes, first.pipeline)
+        needed = _needed(genes, [group[0] for group in groups], labels)
+        size = 8 * len(genes.selection.genes) * sum(map(len, needed.values()))
+        crowded = self._scratch is not None and size > self._resources.room
+        if len(groups) == 1 and not crowded:
+            return fresh
+        with self._made("values"):
+            keep = self._scratch.keep if self._scratch is not None and crowded else None
+            return KeptValues(_persisted(fresh, needed, keep), needed)
+
+    def _alike(
+        self, units: list[PlannedUnit], genes: Genes, values: Values, labels: Labels
+    ) -> Iterator[Outcome]:
+        """Units that share all but how samples become regions."""
+        pipelines = [unit.pipeline for unit in units]
+        with self._made("normalisation"):
+            lazy = _attempt(
+                lazy_tables, genes, values, units[0].atlas, pipelines, labels, donors=self._donors
+            )
+            found = [lazy] * len(units) if isinstance(lazy, Failure) else lazy.compute()
+        for unit, tables in zip(units, found, strict=True):
+            yield Outcome(unit, tables)
+
+    @contextmanager
+    def _made(self, kind: str) -> Iterator[None]:
+        with self.timings.of(kind):
+            yield
+        if self._progress:
+            self._progress(kind, self.timings.counts[kind], self._totals.get(kind, 1))
+
+
+def _attempt(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return function(*args, **options)
+    except (ChoiceError, AtlasError) as failure:
+        return failure
+
+
+def _needed(
+    genes: Genes, units: Sequence[PlannedUnit], labels: list[Labels]
+) -> dict[str, NDArray[np.integer]]:
+    """Donor -> the positions of its samples that one of the units needs, ascending."""
+    needed: dict[str, list[NDArray[np.integer]]] = defaultdict(list)
+    for unit, found in zip(units, labels, strict=True):
+        for part in parts_of(genes, found, unit.pipeline):
+            needed[part.donor].append(part.left)
+    return {donor: np.unique(np.concatenate(lefts)) for donor, lefts in needed.items()}
+
+
+def _persisted(
+    fresh: FreshValues, needed: dict[str, NDArray[np.integer]], keep: Callable[..., Any] | None
+) -> dict[str, list[Any]]:
+    """Donor -> its blocks, made now. To scratch they go one donor after the other."""
+    lazy = {
+        donor: sample_blocks(fresh.source, fresh.genes, fresh.pipeline, donor, left, keep=keep)
+        for donor, left in needed.items()
+    }
+    if keep is None:
+        return dict(zip(lazy, persist(*lazy.values()), strict=True))
+    return {donor: list(persist(*blocks)) for donor, blocks in lazy.items()}
+
+
+def tables_of(store: Lake, source: Source, unit: PlannedUnit, *, donors: bool = True) -> RegionTables:
+    """The tables of one unit.
+
+    Raises
+    ------
+    ChoiceError, AtlasError
+        If there are none.
+    """
+    engine = Engine(store, source, Resources.of(), donors=donors)
+    (outcome,) = engine.outcomes(Plan([unit]))
+    if isinstance(outcome.tables, Failure):
+        raise outcome.tables
+    return outcome.tables
