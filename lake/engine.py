@@ -1,15 +1,16 @@
 """Carrying a plan out: every stage made once, kept while a later one needs it, and let go then.
 
-The engine walks the plan's order. Samples, probes and genes are small and are kept until the next ones are
-made. The normalised values of samples are what is large: they are made once for all units that share them, of
-the samples that any of these needs, and go to scratch where memory has no room. What comes after is one lazy
-task a block of genes, which dask's scheduler carries out: threads here, or workers elsewhere.
+The engine walks the plan's order. Samples and their regions are small and are kept; probes and genes are kept
+until the next ones are made. The normalised values of samples are what is large: they are made once for all
+units that share them, of the samples that any of these needs, and go to scratch where memory has no room.
+What comes after is one lazy task a block of genes, which dask's scheduler carries out: threads here, or
+workers elsewhere.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -110,9 +111,20 @@ class Engine:
         self._store, self._source, self._resources = store, source, resources
         self._scratch, self._donors, self._progress = scratch, donors, progress
         self._latest: dict[str, _Latest] = defaultdict(_Latest)
+        self._prepared: dict[str, pd.DataFrame] = {}
         self._labels: dict[str, Labels | Failure] = {}
         self._totals: dict[str, int] = {}
         self.timings = Timings()
+
+    def place(self, units: Sequence[PlannedUnit]) -> None:
+        """Find the regions of the samples for units of one atlas, where that needs no genes.
+
+        So the atlas's nodes have done their work before the next atlas is loaded.
+        """
+        for unit in units:
+            if unit.pipeline.sim_threshold is None and unit.keys["assignment"] not in self._labels:
+                with suppress(ChoiceError, AtlasError):  # it is told where the genes are asked for
+                    self._label(unit, self._samples(unit))
 
     def outcomes(self, plan: Plan) -> Iterator[Outcome]:
         """Every unit of the plan, in its order.
@@ -122,7 +134,7 @@ class Engine:
         Outcome
             As soon as it is there; whatever the caller does with it is done before the next is made.
         """
-        self._totals = plan.counts()
+        self._totals |= plan.counts()
         for _, sharing in groupby(plan.units, key=lambda unit: unit.keys["values"]):
             yield from self._sharing_values(list(sharing))
 
@@ -135,7 +147,7 @@ class Engine:
         alike = [list(group) for _, group in groupby(units, key=lambda unit: unit.keys["normalisation"])]
         placed, labels = [], []
         for group in alike:
-            found = self._label(group[0], genes)
+            found = self._label(group[0], genes.samples)
             if isinstance(found, Failure):
                 yield from (Outcome(unit, found) for unit in group)
             else:
@@ -158,14 +170,18 @@ class Engine:
             return choose_genes(self._source_of(unit), unit.pipeline, samples, probes)
 
     def _filter_probes(self, unit: PlannedUnit) -> tuple[pd.DataFrame, pd.DataFrame]:
-        samples = self._stage("samples", unit, partial(self._choose_samples, unit))
+        samples = self._samples(unit)
         with self._made("probes"):
             return filtered_probes(self._source_of(unit), unit.pipeline, samples)
 
-    def _choose_samples(self, unit: PlannedUnit) -> pd.DataFrame:
-        donors = self._store.resolve_donors(unit.pipeline.donors)
-        with self._made("samples"):
-            return choose_samples(self._source_of(unit), unit.pipeline, donors)
+    def _samples(self, unit: PlannedUnit) -> pd.DataFrame:
+        """Small enough to be kept for the whole run."""
+        key = unit.keys["samples"]
+        if key not in self._prepared:
+            donors = self._store.resolve_donors(unit.pipeline.donors)
+            with self._made("samples"):
+                self._prepared[key] = choose_samples(self._source_of(unit), unit.pipeline, donors)
+        return self._prepared[key]
 
     def _source_of(self, unit: PlannedUnit) -> Source:
         donors = self._store.resolve_donors(unit.pipeline.donors)
@@ -176,11 +192,11 @@ class Engine:
 
     # ---- the stages of an atlas ----
 
-    def _label(self, unit: PlannedUnit, genes: Genes) -> Labels | Failure:
+    def _label(self, unit: PlannedUnit, samples: pd.DataFrame) -> Labels | Failure:
         key = unit.keys["assignment"]
         if key not in self._labels:
             with self._made("assignment"):
-                self._labels[key] = _attempt(label_samples, genes, unit.atlas, unit.pipeline)
+                self._labels[key] = _attempt(label_samples, samples, unit.atlas, unit.pipeline)
         return self._labels[key]
 
     def _values(self, genes: Genes, groups: list[list[PlannedUnit]], labels: list[Labels]) -> Values:
@@ -214,7 +230,8 @@ class Engine:
         with self.timings.of(kind):
             yield
         if self._progress:
-            self._progress(kind, self.timings.counts[kind], self._totals.get(kind, 1))
+            done = self.timings.counts[kind]
+            self._progress(kind, done, max(done, self._totals.get(kind, done)))
 
 
 def _attempt(function: Callable[..., Any], *args: Any, **options: Any) -> Any:

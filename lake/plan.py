@@ -86,15 +86,15 @@ class PlannedUnit:
     atlas : Atlas or AtlasSet
     keys : dict of str to str
         Kind of stage -> the key of the one that this unit is made of.
-    number : int
-        Its place among the units asked for: pipelines in order, atlases within.
+    number : (int, int)
+        Its place among the units asked for: the pipeline's, and the atlas's.
     """
 
     pipeline: Pipeline
     identity: str
     atlas: AnyAtlas
     keys: Mapping[str, str] = field(repr=False)
-    number: int
+    number: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +129,13 @@ class Plan:
         return {kind: len(keys) for kind, keys in self.stages.items()}
 
 
-def make_plan(pipelines: Iterable[Pipeline], atlases: Sequence[AnyAtlas], snapshot: str) -> Plan:
+def make_plan(pipelines: Iterable[Pipeline], atlases: Iterable[AnyAtlas], snapshot: str) -> Plan:
     """Plan every pipeline on every atlas.
 
     Parameters
     ----------
     pipelines : iterable of Pipeline
-    atlases : sequence of Atlas or AtlasSet
+    atlases : iterable of Atlas or AtlasSet
     snapshot : str
         Of the store.
 
@@ -144,14 +144,51 @@ def make_plan(pipelines: Iterable[Pipeline], atlases: Sequence[AnyAtlas], snapsh
     Plan
         Building it computes nothing.
     """
-    keys = _Keys(snapshot)
-    units: list[PlannedUnit] = []
-    for pipeline in pipelines:
-        parameters, identity = pipeline.parameters(), pipeline.identity(snapshot)
-        for atlas in atlases:
-            stages = keys.of(pipeline, parameters, atlas)
-            units.append(PlannedUnit(pipeline, identity, atlas, stages, len(units)))
-    return Plan(_in_sharing_order(units))
+    planner = Planner(pipelines, snapshot)
+    return ordered_plan([unit for atlas in atlases for unit in planner.units_of(atlas)])
+
+
+def ordered_plan(units: Sequence[PlannedUnit]) -> Plan:
+    """Units that share a stage together, from the first stage on; otherwise as they were asked for."""
+    asked = sorted(units, key=lambda unit: unit.number)
+    first: dict[tuple[str, str], int] = {}
+    for unit in asked:
+        for kind in SHARED_FIRST:
+            first.setdefault((kind, unit.keys[kind]), len(first))
+    return Plan(
+        sorted(
+            asked, key=lambda unit: (*(first[kind, unit.keys[kind]] for kind in SHARED_FIRST), unit.number)
+        )
+    )
+
+
+class Planner:
+    """Plans atlases as they come.
+
+    Parameters
+    ----------
+    pipelines : iterable of Pipeline
+    snapshot : str
+        Of the store.
+    """
+
+    def __init__(self, pipelines: Iterable[Pipeline], snapshot: str) -> None:
+        self._keys = _Keys(snapshot)
+        self._pipelines = [
+            (pipeline, pipeline.identity(snapshot), pipeline.parameters()) for pipeline in pipelines
+        ]
+        self._n_atlases = 0
+
+    def units_of(self, atlas: AnyAtlas) -> list[PlannedUnit]:
+        """Every pipeline on the next atlas."""
+        place = self._n_atlases
+        self._n_atlases += 1
+        return [
+            PlannedUnit(
+                pipeline, identity, atlas, self._keys.of(pipeline, parameters, atlas), (number, place)
+            )
+            for number, (pipeline, identity, parameters) in enumerate(self._pipelines)
+        ]
 
 
 class _Keys:
@@ -188,12 +225,3 @@ def _place(kind: str, atlas: AnyAtlas) -> str:
     if kind == "assignment" or (kind == "samples" and isinstance(atlas, AtlasSet)):
         return atlas.fingerprint
     return ""
-
-
-def _in_sharing_order(units: list[PlannedUnit]) -> list[PlannedUnit]:
-    """Units that share a stage together, from the first stage on; otherwise as they came."""
-    first: dict[tuple[str, str], int] = {}
-    for number, unit in enumerate(units):
-        for kind in SHARED_FIRST:
-            first.setdefault((kind, unit.keys[kind]), number)
-    return sorted(units, key=lambda unit: tuple(first[kind, unit.keys[kind]] for kind in SHARED_FIRST))

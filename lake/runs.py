@@ -16,12 +16,13 @@ from lake.engine import Engine, Outcome, tables_of
 from lake.errors import RequestError, RunError
 from lake.journal import write_journal
 from lake.manifest import software_versions
-from lake.plan import Plan, PlannedUnit, make_plan
+from lake.plan import PlannedUnit, Planner, make_plan, ordered_plan
 from lake.reduced import ReducedTables
 from lake.reductions import Reduction, ReductionLike, reductions_from
 from lake.resources import Resources
 from lake.scheduling import scheduled
 from lake.scratch import scratch_beside
+from lake.shelf import loaded_ahead, needs_nodes, without_nodes
 from lake.sources import source_of
 from lake.store import Lake
 from lake.tables import Unit, clear_leftovers, regions_frame, write_unit
@@ -186,31 +187,40 @@ def run(
     """
     wanted = _request(out, donor_tables=donor_tables, reduce=reduce, keep_tables=keep_tables)
     resources = Resources.of(workers=workers, memory_limit=memory_limit)
-    loaded, chosen = [load_any(atlas) for atlas in atlases], _pipelines(pipelines)
-    _check_names(loaded, chosen, wanted)
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(wanted.out)
+    chosen = _pipelines(pipelines)
+    _check_pipelines(chosen, wanted)
     started = time.time()
-    plan = make_plan(chosen, loaded, store.snapshot)
+    clear_leftovers(wanted.out)
     with ExitStack() as stack:
         reduced = stack.enter_context(ReducedTables(wanted.out, wanted.reductions))
         runner = _Runner(store, wanted, reduced)
-        todo = Plan([unit for unit in plan.units if not runner.is_done(unit)])
         is_local = stack.enter_context(scheduled(scheduler, workers=resources.workers))
         scratch = stack.enter_context(scratch_beside(wanted.out)) if is_local else None
-        engine = Engine(
-            store,
-            source_of(store),
-            resources,
-            scratch=scratch,
-            donors=donor_tables,
-            progress=progress,
-        )
+        source = source_of(store)
+        engine = Engine(store, source, resources, scratch=scratch, donors=donor_tables, progress=progress)
+        units = list(_planned(engine, runner, Planner(chosen, store.snapshot), atlases))
+        todo = ordered_plan([unit for unit in units if not runner.is_done(unit)])
         made = dict(runner.written(engine.outcomes(todo), len(todo.units), progress))
-    reports = [made.get(_name(unit)) or runner.report(unit, "present") for unit in plan.as_asked()]
+    plan = ordered_plan(units)
+    reports = [made.get(unit.number) or runner.report(unit, "present") for unit in plan.as_asked()]
     write_journal(wanted.out, store, plan, engine, reports, resources, started)
     _raise_for(reports)
     return reports
+
+
+def _planned(
+    engine: Engine, runner: "_Runner", planner: Planner, atlases: Sequence[AtlasLike]
+) -> Iterator[PlannedUnit]:
+    """Every unit, atlas by atlas; of an atlas no more is kept than what its units need."""
+    names: set[str] = set()
+    for atlas in loaded_ahead(atlases, load_any):
+        if atlas.name in names:
+            raise RequestError(f"Two atlases are named {atlas.name!r}; name one of them NAME=FILE.")
+        names.add(atlas.name)
+        units = planner.units_of(atlas)
+        todo = [unit for unit in units if not runner.is_done(unit)]
+        engine.place(todo)
+        yield from units if any(needs_nodes(unit.pipeline) for unit in todo) else without_nodes(units)
 
 
 def _pipelines(pipelines: Iterable[Pipeline] | None) -> Sequence[Pipeline]:
@@ -238,9 +248,8 @@ def _request(
     return Request(out=Path(out), donor_tables=donor_tables, reductions=reductions, keep_tables=keeps)
 
 
-def _check_names(atlases: Sequence[AnyAtlas], pipelines: Sequence[Pipeline], wanted: Request) -> None:
-    """Refuse what would be found under one name, before anything is made."""
-    _refuse_equal_names(atlases)
+def _check_pipelines(pipelines: Sequence[Pipeline], wanted: Request) -> None:
+    """Refuse what would be found under one name, or cannot be had, before anything is made."""
     _refuse_nameless_metrics(pipelines)
     if wanted.donor_tables:
         _refuse_joint_donors(pipelines)
@@ -267,7 +276,7 @@ class _Runner:
 
     def written(
         self, outcomes: Iterator[Outcome], n_units: int, progress: Progress | None
-    ) -> Iterator[tuple[tuple[str, str], UnitReport]]:
+    ) -> Iterator[tuple[tuple[int, int], UnitReport]]:
         """Write each outcome, at most `WRITES_AHEAD` of them at a time behind the engine."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as writer:
             waiting: list[tuple[PlannedUnit, Future[UnitReport]]] = []
@@ -282,9 +291,9 @@ class _Runner:
     @staticmethod
     def _finished(
         written: tuple[PlannedUnit, "Future[UnitReport]"],
-    ) -> tuple[tuple[str, str], UnitReport]:
+    ) -> tuple[tuple[int, int], UnitReport]:
         unit, report = written
-        return _name(unit), report.result()
+        return unit.number, report.result()
 
     def _write(self, outcome: Outcome) -> UnitReport:
         unit, tables = outcome
@@ -364,12 +373,6 @@ def load_any(
             raise RequestError("atlas_info goes with an atlas named by its file; a loaded Atlas has its own.")
         return atlas if use_info else atlas.without_info()
     return named_atlas(atlas, info, use_info=use_info)
-
-
-def _refuse_equal_names(atlases: Sequence[AnyAtlas]) -> None:
-    names = [atlas.name for atlas in atlases]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise RequestError(f"Two atlases are named {repeated[0]!r}; name one of them NAME=FILE.")
 
 
 def _refuse_nameless_metrics(pipelines: Sequence[Pipeline]) -> None:

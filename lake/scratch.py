@@ -1,7 +1,7 @@
 """Where a run puts what its memory has no room for: blocks of numbers in files, read back in parts."""
 
 import os
-import tempfile
+import shutil
 import uuid
 import weakref
 from collections.abc import Iterator
@@ -66,6 +66,8 @@ class Scratch:
 @contextmanager
 def scratch_beside(out: Path) -> Iterator[Scratch]:
     """Scratch in a hidden directory of `out`, gone at the end; a killed run's is cleared by the next one."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".scratch.", suffix=f".{os.getpid()}.wip", dir=out) as made:
-        yield Scratch(Path(made))
+    directory = out / f".scratch-{uuid.uuid4().hex}.{os.getpid()}.wip"
+    try:
+        yield Scratch(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -255,7 +255,7 @@ def our_outcome(store: lake.Lake, combination: Combination) -> Outcome:
     source = source_for(source_of(store), atlas, donors)
     genes = select_genes(source, pipeline, donors)
     tables = region_tables(genes, FreshValues(source, genes, pipeline), atlas, pipeline)
-    labels = label_samples(genes, atlas, pipeline)
+    labels = label_samples(genes.samples, atlas, pipeline)
     wells = genes.samples.groupby("donor", sort=False)["well_id"]
     return Outcome(
         expression=tables.expression,

@@ -286,7 +286,7 @@ def test_a_region_depends_on_its_samples_only(
 ) -> None:
     """Without a normalisation over samples; to the last bit."""
     genes, tables = tables_of(brain, atlas, pipeline)
-    labels = np.concatenate(list(label_samples(genes, atlas, pipeline).values()))
+    labels = np.concatenate(list(label_samples(genes.samples, atlas, pipeline).values()))
     region = rng.choice(labels[labels > 0])
     inside = genes.samples["column"].to_numpy()[labels == region]
     others = np.setdiff1d(np.arange(len(brain.samples)), inside)

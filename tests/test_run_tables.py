@@ -60,6 +60,7 @@ def test_the_layout_is_the_documented_one(tables: Path, identity: str) -> None:
         f"genes/pipeline={identity}/{PART}",
         f"pipelines/{identity}.json",
         f"regions/atlas=octants/{PART}",
+        f"units/pipeline={identity}/atlas=octants.json",
     ]
 
 
@@ -193,7 +194,7 @@ def test_the_order_of_atlases_and_pipelines_does_not_matter(
     other, median = octants("other", first=11), Pipeline(agg_metric="median")
     run(small_lake, [atlas, other], [Pipeline(), median], out=tmp_path / "a")
     run(small_lake, [other, atlas], [median, Pipeline()], out=tmp_path / "b")
-    assert len(tree(tmp_path / "a")) == 2 * 2 * 2 + 2 + 2 + 2
+    assert len(tree(tmp_path / "a")) == 2 * 2 * 3 + 2 + 2 + 2
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
@@ -211,7 +212,8 @@ def test_progress_counts_units(small_lake: lake.Lake, atlas: Atlas, tmp_path: Pa
     by_label = {label: [call[1:] for call in calls if call[0] == label] for label, *_ in calls}
     assert by_label["tables"] == [(1, 2), (2, 2)]
     assert by_label["genes"] == [(1, 1)]
-    assert by_label["assignment"] == by_label["normalisation"] == [(1, 2), (2, 2)]
+    assert by_label["normalisation"] == [(1, 2), (2, 2)]
+    assert by_label["assignment"] == [(1, 1), (2, 2)]  # while atlases are read, and more may come
 
 
 # ---------------------------------------------------------------- what is refused

@@ -28,7 +28,7 @@ class Prepared:
     def __init__(self, store: lake.Lake, atlas: Atlas, pipeline: lake.Pipeline) -> None:
         source = source_of(store)
         self.genes = select_genes(source, pipeline, store.donors)
-        self.labels = label_samples(self.genes, atlas, pipeline)
+        self.labels = label_samples(self.genes.samples, atlas, pipeline)
         self.samples = dict(list(self.genes.samples.groupby("donor", sort=False)))
         self.values = {
             donor: sample_expression(source, self.genes, pipeline, donor).to_numpy() for donor in self.samples

@@ -9,7 +9,7 @@ import pandas as pd
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from transforms.assign import assign
+from transforms.assign import assign, count_inside, warn_if_misplaced
 from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, atlas_of
 from transforms.errors import AtlasError
@@ -157,10 +157,17 @@ def _normalized_block(
     )
 
 
-def label_samples(genes: Genes, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, NDArray[np.int64]]:
+def label_samples(
+    prepared: pd.DataFrame, atlas: AnyAtlas, pipeline: Pipeline
+) -> dict[str, NDArray[np.int64]]:
     """The region of every prepared sample, by donor; 0 for none.
 
     Donors that ``normalise_what`` leaves out are not in it, and its samples are in its regions only.
+
+    Warns
+    -----
+    UserWarning
+        If far fewer samples than the atlas's size promises are in a region.
 
     Raises
     ------
@@ -168,9 +175,9 @@ def label_samples(genes: Genes, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str
         If a donor has no atlas, or ``divide_samples`` or ``normalise_what`` need to know more of the regions.
     """
     wanted = REGION_SETS[pipeline.normalise_what]
-    regions, donors = wanted.regions(atlas.regions, atlas=atlas.name), wanted.donors(genes.samples)
+    regions, donors = wanted.regions(atlas.regions, atlas=atlas.name), wanted.donors(prepared)
     labels = {}
-    for donor, samples in genes.samples.groupby("donor", sort=False):
+    for donor, samples in prepared.groupby("donor", sort=False):
         if donor in donors:
             own = atlas_of(atlas, donor)
             found = assign(samples, own, tolerance=pipeline.tolerance, matching=pipeline.matching)
@@ -178,6 +185,10 @@ def label_samples(genes: Genes, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str
             if pipeline.divide_samples is not None:
                 kept &= _is_divided(samples, own)
             labels[donor] = np.where(kept, found, 0)
+    if isinstance(atlas, Atlas) and any(found.any() for found in labels.values()):
+        by_donor = dict(iter(prepared.groupby("donor", sort=False)))
+        inside = [count_inside(by_donor[d], found, atlas, pipeline.tolerance) for d, found in labels.items()]
+        warn_if_misplaced(sum(inside), sum(map(len, labels.values())), atlas)
     return labels
 
 

@@ -16,8 +16,6 @@ from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from transforms.aggregate import aggregate_donor, combine_donors, count_samples, drop_unusable_genes
-from transforms.assign import warn_if_misplaced
-from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, atlas_of
 from transforms.errors import ChoiceError
 from transforms.missing import MISSING, Filling, Sites
@@ -182,7 +180,7 @@ def region_tables(
     AtlasError
         If a donor has no atlas.
     """
-    labels = label_samples(genes, atlas, pipeline)
+    labels = label_samples(genes.samples, atlas, pipeline)
     made: list[RegionTables | ChoiceError] = lazy_tables(
         genes, values, atlas, [pipeline], labels, donors=donors
     ).compute()
@@ -222,7 +220,7 @@ def lazy_tables(
         As `region_tables`, where it needs no values to know.
     """
     first = pipelines[0]
-    _check_placement(labels, atlas, first)
+    _refuse_nothing(labels, atlas, first)
     regions = REGION_SETS[first.normalise_what].regions(atlas.regions, atlas=atlas.name)
     parts = parts_of(genes, labels, first)
     aggregations = _aggregations(pipelines, parts, atlas, regions, donors=donors)
@@ -267,14 +265,12 @@ def _finished(
     ]
 
 
-def _check_placement(labels: Labels, atlas: AnyAtlas, pipeline: Pipeline) -> None:
+def _refuse_nothing(labels: Labels, atlas: AnyAtlas, pipeline: Pipeline) -> None:
     if not any(found.any() for found in labels.values()):
         raise ChoiceError(
             f"No sample falls into a region of {atlas.name}: is it in {atlas.space} space? "
             f"tolerance is {pipeline.tolerance:g}."
         )
-    if isinstance(atlas, Atlas):
-        warn_if_misplaced(sum(map(np.count_nonzero, labels.values())), sum(map(len, labels.values())), atlas)
 
 
 def _joined(blocks: Sequence[Averages]) -> Averages:

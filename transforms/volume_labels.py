@@ -107,13 +107,16 @@ def most_probable(probabilities: NDArray[Any], name: str, *, threshold: float) -
         )
     best = np.zeros(probabilities.shape[:3], dtype=probabilities.dtype, order="F")
     region = np.zeros(best.shape, dtype=np.int32, order="F")
+    flat_best, flat_region = best.ravel(order="K"), region.ravel(order="K")  # views
     for volume in range(probabilities.shape[3]):
         values = probabilities[..., volume]
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise AtlasError(f"Atlas {name!r} holds values that are not finite (NaN): set them to 0.")
-        better = values > best
-        best[better] = values[better]
-        region[better] = volume + 1
+        somewhere = np.flatnonzero(values.ravel(order="F"))  # few voxels have any chance to be in a region
+        chances = values.ravel(order="F")[somewhere]
+        better = chances > flat_best[somewhere]
+        flat_best[somewhere[better]] = chances[better]
+        flat_region[somewhere[better]] = volume + 1
     region[best < threshold] = 0
     if not region.any():
         raise AtlasError(
