@@ -32,7 +32,7 @@ from transforms.regions import RegionTables, lazy_tables
 from transforms.values import FreshValues, KeptValues, Values, sample_blocks
 from transforms.workflow import Genes, Source, choose_genes, choose_samples, filtered_probes
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int | None], None]
 Labels = dict[str, NDArray[np.int64]]
 Failure = ChoiceError | AtlasError
 
@@ -95,7 +95,7 @@ class Engine:
     donors : bool
         Make each donor's own tables too.
     progress : callable, optional
-        Called with (kind of stage, how many are made, how many the plan has).
+        Called with (kind of stage, how many are made, how many the plan has: None while it grows).
     """
 
     def __init__(
@@ -230,8 +230,7 @@ class Engine:
         with self.timings.of(kind):
             yield
         if self._progress:
-            done = self.timings.counts[kind]
-            self._progress(kind, done, max(done, self._totals.get(kind, done)))
+            self._progress(kind, self.timings.counts[kind], self._totals.get(kind))
 
 
 def _attempt(function: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from lake.catalogue import atlas as named_atlas
 from lake.engine import Engine, Outcome, tables_of
 from lake.errors import RequestError, RunError
+from lake.forecast import Forecast, forecast
 from lake.journal import write_journal
 from lake.manifest import software_versions
 from lake.plan import PlannedUnit, Planner, make_plan, ordered_plan
@@ -32,8 +33,8 @@ from transforms.errors import AtlasError, ChoiceError
 from transforms.pipeline import Pipeline
 from transforms.regions import RegionTables
 
-Progress = Callable[[str, int, int], None]
-AtlasLike = str | Path | Atlas | AtlasSet
+Progress = Callable[[str, int, int | None], None]
+AtlasLike = str | Path | Atlas | AtlasSet | Callable[[], Atlas | AtlasSet]
 
 MOST_FAILURES = 50  # told of one by one
 WRITES_AHEAD = 2  # tables that wait to be written while the next are made
@@ -151,8 +152,8 @@ def run(
     Parameters
     ----------
     store : Lake
-    atlases : sequence of str, path, Atlas or AtlasSet
-        As for `expression`.
+    atlases : sequence of str, path, Atlas, AtlasSet or callable
+        As for `expression`; what is not loaded yet is when its turn comes, a callable by calling it.
     pipelines : iterable of Pipeline, optional
         A list, or a `lake.grid`; abagen's default choices if left out.
     out : str or pathlib.Path
@@ -171,7 +172,7 @@ def run(
     scheduler : str or distributed.Client, optional
         Address of a dask.distributed scheduler whose workers do the work, ``tcp://host:8786``.
     progress : callable, optional
-        Called with (label, done, in all).
+        Called with (label, done, in all; None while that is not known).
 
     Returns
     -------
@@ -208,19 +209,61 @@ def run(
     return reports
 
 
+def dry_run(
+    store: Lake,
+    atlases: Sequence[AtlasLike],
+    pipelines: Iterable[Pipeline] | None = None,
+    *,
+    out: str | Path,
+    donor_tables: bool = False,
+    reduce: ReductionLike | Iterable[ReductionLike] | None = None,
+    keep_tables: bool | None = None,
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+) -> Forecast:
+    """What `run` would do: its stages and how they are shared, what is there already, time and memory.
+
+    Parameters are those of `run`. Nothing is computed and nothing written.
+
+    Raises
+    ------
+    RequestError
+        If the request makes no sense.
+    """
+    wanted = _request(out, donor_tables=donor_tables, reduce=reduce, keep_tables=keep_tables)
+    resources = Resources.of(workers=workers, memory_limit=memory_limit)
+    chosen = _pipelines(pipelines)
+    _check_pipelines(chosen, wanted)
+    runner = _Runner(store, wanted, ReducedTables(wanted.out, wanted.reductions))
+    planner = Planner(chosen, store.snapshot)
+    units = [unit for atlas in _named_once(atlases) for unit in without_nodes(planner.units_of(atlas))]
+    return forecast(
+        ordered_plan(units),
+        ordered_plan([unit for unit in units if not runner.is_done(unit)]),
+        resources,
+        n_probes=store.manifest.n_probes,
+        n_samples=len(store.samples),
+    )
+
+
 def _planned(
     engine: Engine, runner: "_Runner", planner: Planner, atlases: Sequence[AtlasLike]
 ) -> Iterator[PlannedUnit]:
     """Every unit, atlas by atlas; of an atlas no more is kept than what its units need."""
+    for atlas in _named_once(atlases):
+        units = planner.units_of(atlas)
+        todo = [unit for unit in units if not runner.is_done(unit)]
+        engine.place(todo)
+        yield from units if any(needs_nodes(unit.pipeline) for unit in todo) else without_nodes(units)
+
+
+def _named_once(atlases: Sequence[AtlasLike]) -> Iterator[AnyAtlas]:
     names: set[str] = set()
     for atlas in loaded_ahead(atlases, load_any):
         if atlas.name in names:
             raise RequestError(f"Two atlases are named {atlas.name!r}; name one of them NAME=FILE.")
         names.add(atlas.name)
-        units = planner.units_of(atlas)
-        todo = [unit for unit in units if not runner.is_done(unit)]
-        engine.place(todo)
-        yield from units if any(needs_nodes(unit.pipeline) for unit in todo) else without_nodes(units)
+        yield atlas
 
 
 def _pipelines(pipelines: Iterable[Pipeline] | None) -> Sequence[Pipeline]:
@@ -372,6 +415,8 @@ def load_any(
         if info is not None:
             raise RequestError("atlas_info goes with an atlas named by its file; a loaded Atlas has its own.")
         return atlas if use_info else atlas.without_info()
+    if callable(atlas):
+        return atlas()
     return named_atlas(atlas, info, use_info=use_info)
 
 

@@ -1,29 +1,75 @@
-"""``ahba run`` and ``ahba atlases``: from a store to tables."""
+"""``ahba run``: from a store to tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from dask.utils import format_bytes
 
-from lake.catalogue import Entry
-from lake.catalogue import atlases as known_atlases
-from lake.cli import STORE, shared_options
+from lake.batch_file import read_batch
+from lake.cli import shared_options
 from lake.commands.choices import choice_options, pipeline_from
 from lake.commands.printing import print_table, print_text
 from lake.errors import RequestError, RunError
 from lake.export import check_suffix, export
+from lake.forecast import Forecast
 from lake.layout import SIMULATED_NOTE
 from lake.progress import Reporter
-from lake.runs import UnitReport, load_any, provenance, tables_for
+from lake.runs import UnitReport, dry_run, load_any, provenance, tables_for
 from lake.runs import run as run_tables
+from lake.scheduling import connect
 from lake.store import Lake
+
+MOST_ROWS = 60  # of a table of units; the rest is in run.json
+
+# What goes with BATCH.toml, which says all else.
+BESIDE_A_BATCH = (
+    "batch",
+    "dry",
+    "memory_limit",
+    "workers",
+    "scheduler",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+    "allow_functions",
+    "quiet",
+    "debug",
+)
+
+
+def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options on what a run may take, and where it takes place."""
+    file = click.Path(exists=True, dir_okay=False)
+    for option in (
+        click.option("--tls-key", type=file, help="For a tls:// scheduler: the certificate's key."),
+        click.option("--tls-cert", type=file, help="For a tls:// scheduler: this client's certificate."),
+        click.option("--tls-ca", type=file, help="For a tls:// scheduler: the authority's certificate."),
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="A dask.distributed scheduler whose workers do the work: tcp://host:8786.",
+        ),  # fmt: skip
+        click.option("--workers", type=int, metavar="N", help="Threads; by default all cores."),
+        click.option(
+            "--memory-limit",
+            metavar="SIZE",
+            help="What the process may take, e.g. 2GB; by default a good half of the memory.",
+        ),  # fmt: skip
+        click.option("--dry-run", "dry", is_flag=True, help="Only print the plan: stages, time, memory."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
-@STORE
+@click.argument("batch", type=click.Path(path_type=Path), metavar="[BATCH.toml]", required=False)
+@click.option("--store", help="The store: a directory, or a URL such as s3://bucket/ahba.zarr.")
 @click.option(
-    "--atlas", "atlas_specs", required=True, multiple=True, metavar="A",
+    "--atlas", "atlas_specs", multiple=True, metavar="A",
     help="A name of `ahba atlases`, a NIfTI file, or LEFT,RIGHT label files; NAME=A renames it. Repeatable.",
 )  # fmt: skip
 @click.option(
@@ -46,25 +92,31 @@ from lake.store import Lake
 @click.option(
     "--save-donors", is_flag=True, help="Also each donor's own table (F_<donor>.csv; donor_expression)."
 )
+@click.option(
+    "--allow-functions", is_flag=True,
+    help="Import the functions that BATCH.toml names, which runs their code.",
+)  # fmt: skip
+@resource_options
 @choice_options
 @shared_options
+@click.pass_context
 def run(
-    store: str,
+    ctx: click.Context,
+    /,
+    batch: Path | None,
+    store: str | None,
     atlas_specs: tuple[str, ...],
-    atlas_info: Path | None,
-    no_atlas_info: bool,
     out: Path | None,
     output_file: Path | None,
-    save_counts: bool,
-    save_donors: bool,
+    allow_functions: bool,
     quiet: bool,
     debug: bool,
-    **choices: Any,
+    **options: Any,
 ) -> None:
     """Make region x gene tables: one a set of choices and atlas.
 
-    The choices carry abagen's names and defaults (underscores work too; None is a value).
-    Tables that are already in --out are skipped.
+    Either BATCH.toml says which (docs/batches.md), or the options do. The choices carry abagen's names
+    and defaults (underscores work too; None is a value). Tables that are already in --out are skipped.
 
     \b
     Examples:
@@ -72,79 +124,142 @@ def run(
       ahba run --store ahba.zarr --atlas abagen:dk --atlas abagen:dk-surface --out tables
       ahba run --store ahba.zarr --atlas my.nii.gz --atlas-info my.csv \\
           --lr-mirror bidirectional --output-file expression.csv --save-counts
+      ahba run multiverse.toml --dry-run
+      ahba run multiverse.toml --memory-limit 4GB
     """
+    reporter = Reporter(quiet=quiet)
+    if batch is not None:
+        _refuse_beside_a_batch(ctx)
+        _run_batch(batch, options, reporter, functions=allow_functions)
+        return
+    if store is None or not atlas_specs:
+        raise RequestError("Name a BATCH.toml, or --store and --atlas; `ahba run --help` has examples.")
     if out is None and output_file is None:
         raise RequestError("Say where the tables go: --out DIRECTORY, --output-file FILE, or both.")
-    if len(atlas_specs) > 1 and (atlas_info or output_file):
+    if len(atlas_specs) > 1 and (options["atlas_info"] or output_file):
         raise RequestError("--atlas-info and --output-file go with one --atlas; run the atlases one by one.")
     if output_file is not None:
         check_suffix(output_file)
-    opened = Lake(store)
-    pipeline = pipeline_from(choices)
-    atlases = [load_any(spec, atlas_info, use_info=not no_atlas_info) for spec in atlas_specs]
-    reporter = Reporter(quiet=quiet)
-    with reporter.showing() as report:
-        if out is not None:
-            try:
-                reports = run_tables(
-                    opened, atlases, [pipeline], out=out, donor_tables=save_donors, progress=report
-                )
-            except RunError as error:
-                _print_reports(error.reports)
-                raise
-            _print_reports(reports)
-        if output_file is not None:
-            tables = tables_for(opened, atlases[0], pipeline)
-            origin = provenance(opened, atlases[0], pipeline)
-            for path in export(output_file, tables, origin, counts=save_counts, donors=save_donors):
-                print_text(f"Written: {path}")
-    if opened.simulated:
-        print_text(SIMULATED_NOTE)
+    use_info = not options["no_atlas_info"]
+    atlases = [partial(load_any, spec, options["atlas_info"], use_info=use_info) for spec in atlas_specs]
+    opened, pipeline = Lake(store), pipeline_from(options)
     if out is not None:
-        print_text(f"Next, in Python: lake.read_expression({str(out)!r}, atlas={atlases[0].name!r})")
+        request = {"out": out, "donor_tables": options["save_donors"]}
+        _run(opened, atlases, [pipeline], request, options, reporter)
+    if output_file is not None and not options["dry"]:
+        atlas = atlases[0]()
+        with reporter.showing():
+            tables, origin = tables_for(opened, atlas, pipeline), provenance(opened, atlas, pipeline)
+        for path in export(
+            output_file, tables, origin, counts=options["save_counts"], donors=options["save_donors"]
+        ):
+            print_text(f"Written: {path}")
+    if opened.simulated and not options["dry"]:
+        print_text(SIMULATED_NOTE)
+
+
+def _refuse_beside_a_batch(ctx: click.Context) -> None:
+    others = [
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name not in BESIDE_A_BATCH
+        and ctx.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise RequestError(
+            f"BATCH.toml says what is made: put {', '.join(others)} into it, or leave the file out."
+        )
+
+
+def _run_batch(path: Path, options: dict[str, Any], reporter: Reporter, *, functions: bool) -> None:
+    batch = read_batch(path, functions=functions)
+    for left_out in batch.left_out:
+        reporter.say(f"Left out, {left_out.combinations:,} combinations: {left_out.reason}")
+    request = {
+        "out": batch.out,
+        "donor_tables": batch.donor_tables,
+        "reduce": batch.reduce or None,
+        "keep_tables": batch.keep_tables,
+    }
+    given = {name: options[name] or getattr(batch, name) for name in ("memory_limit", "workers", "scheduler")}
+    opened = Lake(batch.store)
+    atlases = [atlas.load for atlas in batch.atlases]
+    _run(opened, atlases, batch.pipelines, request, {**options, **given}, reporter)
+    if opened.simulated and not options["dry"]:
+        print_text(SIMULATED_NOTE)
+
+
+def _run(
+    store: Lake,
+    atlases: Sequence[Any],
+    pipelines: Any,
+    request: dict[str, Any],
+    options: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    request = request | {name: options[name] for name in ("memory_limit", "workers")}
+    if options["dry"]:
+        _print_forecast(dry_run(store, atlases, pipelines, **request))
+        return
+    with reporter.showing() as report:
+        try:
+            reports = run_tables(
+                store, atlases, pipelines, **request, scheduler=_scheduler(options, reporter), progress=report
+            )
+        except RunError as error:
+            _print_reports(error.reports)
+            raise
+    _print_reports(reports)
+    _print_next(request, reports)
+
+
+def _scheduler(options: dict[str, Any], reporter: Reporter) -> Any:
+    tls = {"ca_file": options["tls_ca"], "cert": options["tls_cert"], "key": options["tls_key"]}
+    if options["scheduler"] is None:
+        if any(tls.values()):
+            raise RequestError("--tls-ca, --tls-cert and --tls-key go with --scheduler tls://host:port.")
+        return None
+    client = connect(options["scheduler"], **tls)
+    reporter.say(f"Dashboard: {client.dashboard_link}")
+    return client
+
+
+def _print_next(request: dict[str, Any], reports: Sequence[UnitReport]) -> None:
+    out = str(request["out"])
+    if request.get("keep_tables", True):
+        print_text(f"Next, in Python: lake.read_expression({out!r}, atlas={reports[0].unit.atlas!r})")
+    if request.get("reduce"):
+        print_text(f"Next, in Python: lake.read_reductions({out!r})")
+
+
+def _print_forecast(found: Forecast) -> None:
+    print_text(
+        f"{found.n_pipelines:,} pipelines x {found.n_atlases:,} atlases: {found.n_units:,} units, "
+        f"{found.n_done:,} of them done."
+    )
+    headings = ["stage", "to make", "used by", "core seconds"]
+    rows = [(stage.kind, stage.n_stages, stage.n_uses, f"{stage.seconds:,.0f}") for stage in found.stages]
+    print_table(headings, rows, numbers=headings[1:])
+    print_text(
+        f"To read: {format_bytes(found.bytes_to_read)} before compression. About {_duration(found.seconds)} "
+        f"with {found.resources.workers} workers, and {format_bytes(found.memory)} of memory"
+        + (f"; {format_bytes(found.bytes_to_scratch)} go to scratch." if found.bytes_to_scratch else ".")
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:,.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
 
 
 def _print_reports(reports: Sequence[UnitReport]) -> None:
+    shown = reports[:MOST_ROWS]
     headings = ["atlas", "regions", "with samples", "genes", "samples", "status"]
-    rows = [(r.unit.atlas, r.n_regions, r.n_filled, r.n_genes, r.n_samples, r.status) for r in reports]
+    rows = [(r.unit.atlas, r.n_regions, r.n_filled, r.n_genes, r.n_samples, r.status) for r in shown]
     print_table(headings, rows, numbers=headings[1:5])
-    for report in reports:
-        if report.status != "failed":
+    for report in shown:
+        if report.status != "failed" and report.unit.path("expression").exists():
             print_text(str(report.unit.path("expression")))
-
-
-@click.command()
-@click.argument("part", metavar="[NAME-PART]", default="")
-@click.option(
-    "--all", "everything", is_flag=True, help="Also atlases whose package is not installed, or fetched."
-)
-@shared_options
-def atlases(part: str, everything: bool, quiet: bool, debug: bool) -> None:
-    """List the atlases known by name; those whose name holds NAME-PART, with whom to cite.
-
-    Here: yes, its package is installed; no; net, nilearn downloads it. Any other atlas is named by
-    its file: `ahba run --atlas my.nii.gz`.
-
-    \b
-    Examples:
-      ahba atlases
-      ahba atlases schaefer
-    """
-    found = [entry for entry in known_atlases() if part.casefold() in entry.name]
-    if not found:
-        raise RequestError(f"No atlas has {part!r} in its name; `ahba atlases --all` lists them.")
-    shown = [entry for entry in found if everything or part or (entry.installed and not entry.fetcher)]
-    headings = ["name", "space", "regions", "licence", "here"]
-    rows = [(e.name, e.space, e.regions or "", e.licence, _state(e)) for e in shown]
-    print_table(headings, rows, numbers=["regions"])
-    for package in dict.fromkeys((e.install, e.prefix) for e in found if not e.installed):
-        print_text(f"More {package[1]}: {package[0]}")
-    print_text(f"{len(shown)} of {len(known_atlases())} atlases." + ("" if everything else " All: --all"))
-    for citation in dict.fromkeys(entry.citation for entry in shown if part):
-        print_text(f"Cite: {citation}")
-
-
-def _state(entry: Entry) -> str:
-    if not entry.installed:
-        return "no"
-    return "net" if entry.fetcher else "yes"
+    if len(reports) > len(shown):
+        print_text(f".. and {len(reports) - len(shown):,} more units, see run.json.")
