@@ -1,6 +1,7 @@
 """The ``ahba`` command: its subcommands, and what they share."""
 
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,9 +18,14 @@ COMMANDS = {
     "ingest": ("lake.commands.data", "Put published files into a store."),
     "info": ("lake.commands.stores", "Say what a store holds."),
     "verify": ("lake.commands.stores", "Read all of a store and name what is damaged."),
-    "atlases": ("lake.commands.runs", "List the atlases known by name."),
+    "atlases": ("lake.commands.catalogue", "List the atlases known by name."),
     "presets": ("lake.commands.presets", "List published sets of choices, or show one."),
     "run": ("lake.commands.runs", "Make region x gene tables for atlases."),
+    "coexpression": ("lake.commands.derived", "Correlate genes over regions, or regions over genes."),
+    "stable": ("lake.commands.derived", "Find the genes that all donors agree on."),
+    "distances": ("lake.commands.derived", "Measure how far an atlas's regions are apart."),
+    "mask": ("lake.commands.maps", "Give the samples inside a mask, normalised."),
+    "map": ("lake.commands.maps", "Estimate genes in every voxel of a mask."),
     "gene": ("lake.commands.queries", "Look up genes: their probes in all samples."),
     "near": ("lake.commands.places", "Look up samples around a coordinate."),
     "structure": ("lake.commands.places", "Look up samples of a structure."),
@@ -99,6 +105,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped; what is whole stays, the same command goes on from there.", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the answer, such as `head`, has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        sys.exit(EXIT_FAILED)
     except Exception as error:
         if debug:
             raise

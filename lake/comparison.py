@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from lake.errors import RequestError
-from lake.selection import Selection
+from lake.selection import BLOCK, Selection, counted
 
 if TYPE_CHECKING:
     from transforms.pipeline import Pipeline
@@ -32,6 +32,7 @@ Columns = dict[str, Floats]
 MODERATED_FROM = 10  # genes; fewer say nothing of how variances vary
 LEAST_VARIANCE = 1e-5  # of the median; as limma, so that a gene without variance has a logarithm
 EQUAL = 1e-10  # relative; a permutation that only swaps equals must count as equal
+MOST_SHUFFLED = 1 << 26  # samples (or a block's probes) x permutations in memory: half a GB
 
 
 def compare(
@@ -100,8 +101,8 @@ def _joined(a: Selection, b: Selection) -> Selection:
         raise RequestError("The two sets have different probes: choose the same genes in both.")
     if shared := len(np.intersect1d(a.columns, b.columns)):
         raise RequestError(
-            f"{shared} samples are in both {a.question} and {b.question}: a difference between the two is "
-            "defined for sets without a sample in common."
+            f"{a.question} and {b.question} have {counted(shared, 'sample')} in common: choose places that "
+            "do not overlap."
         )
     return replace(
         a,
@@ -262,17 +263,19 @@ def prior(variance: Floats, df: int) -> tuple[float, float]:
 
     Notes
     -----
-    Moments of the logarithm, Smyth (2004), section 6.2; `limma` calls it ``fitFDist``.
+    Moments of the logarithm, Smyth (2004), section 6.2; `limma` calls it ``fitFDist``, and since 2017 takes
+    the pooled variance where the degrees of freedom are infinite, which is its likeliest value.
     """
     median = float(np.median(variance))
     if len(variance) < MODERATED_FROM or median == 0:
         return 0.0, 0.0
-    logs = np.log(np.maximum(variance, LEAST_VARIANCE * median))
+    offset = np.maximum(variance, LEAST_VARIANCE * median)
+    logs = np.log(offset)
     shifted = logs - special.digamma(df / 2) + math.log(df / 2)
     mean = float(shifted.mean())
     spread = float(shifted.var(ddof=1) - special.polygamma(1, df / 2))
     if spread <= 0:
-        return math.inf, math.exp(mean)
+        return math.inf, float(offset.mean())
     prior_df = 2 * trigamma_inverse(spread)
     return prior_df, math.exp(mean + special.digamma(prior_df / 2) - math.log(prior_df / 2))
 
@@ -292,26 +295,36 @@ def trigamma_inverse(value: float) -> float:
 # ---- the tests by name ----
 
 
-def _need(n_donors: int) -> Callable[[_Design], None]:
-    def check(design: _Design) -> None:
-        if len(design.pairs) < n_donors:
-            raise RequestError(
-                f"{design.selection.question}: {len(design.pairs)} donors have samples in both sets, and "
-                f"this test needs {n_donors}; test={'permutation' if design.pairs else 'samples'!r} needs "
-                "fewer, and says less."
-            )
-        if design.permutations < 1:
-            raise RequestError(f"permutations={design.permutations}: 1 or more are needed.")
+def _need_pairs(design: _Design, least: int, instead: str) -> None:
+    if (n_pairs := len(design.pairs)) < least:
+        raise RequestError(
+            f"{design.selection.question}: {counted(n_pairs, 'donor')} with samples in both sets, and this "
+            f"test needs {least}; test={instead!r} needs fewer, and says less."
+        )
 
-    return check
+
+def _need_donors(design: _Design) -> None:
+    _need_pairs(design, 2, "permutation" if design.pairs else "samples")
+
+
+def _need_permutations(design: _Design) -> None:
+    _need_pairs(design, 1, "samples")
+    most = MOST_SHUFFLED // max(design.selection.shape[1], BLOCK)
+    if not 1 <= design.permutations <= most:
+        raise RequestError(
+            f"permutations={design.permutations}: 1 to {most:,} are possible with "
+            f"{counted(design.selection.shape[1], 'sample')}."
+        )
+    if design.seed < 0:
+        raise RequestError(f"seed={design.seed}: 0 or more is needed.")
 
 
 def _need_samples(design: _Design) -> None:
     sizes = (design.n_a, design.selection.shape[1] - design.n_a)
     if min(sizes) < 2:
         raise RequestError(
-            f"{design.selection.question}: the sets have {sizes[0]} and {sizes[1]} samples; two each are "
-            "needed."
+            f"{design.selection.question}: the sets have {sizes[0]} and {counted(sizes[1], 'sample')}; two "
+            "each are needed."
         )
 
 
@@ -326,7 +339,7 @@ class _Test:
 
 
 TESTS = {
-    "donors": _Test(_need(2), _donor_effects, _moderated),
-    "permutation": _Test(_need(1), _permuted_effects),
+    "donors": _Test(_need_donors, _donor_effects, _moderated),
+    "permutation": _Test(_need_permutations, _permuted_effects),
     "samples": _Test(_need_samples, _sample_effects, donors=lambda design: design.selection.donors),
 }

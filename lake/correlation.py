@@ -51,7 +51,7 @@ def correlated(
     store : Lake
     gene : str or int
         A gene or probe, see `lake.names.resolve`. Of several probes the mean of their standardised profiles
-        is taken.
+        is taken, of those that vary.
     within : Selection, optional
         Samples over which profiles are compared, such as ``store.structure("Cx")``; all if left out. If it
         has genes chosen, only those are searched.
@@ -72,15 +72,18 @@ def correlated(
     Raises
     ------
     RequestError
-        If the gene, the method or a donor is unknown, or no donor has three samples.
+        If the gene, the method or a donor is unknown, no donor has three samples, or the gene is constant in
+        a donor.
     """
     if method not in METHODS:
         raise RequestError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
+    if within is not None and within.choice is not None:
+        raise RequestError("Give the samples with their probes, and per_gene's choices as pipeline=.")
     places = _of_enough(for_donors(everything(store) if within is None else within, donors))
     asked = replace(places, rows=None).genes(gene, reannotated=reannotated)
     searched = places if pipeline is None else places.per_gene(pipeline)
     seeds = asked if pipeline is None else asked.per_gene(pipeline)
-    profile = _profile(seeds.read(), places, method)
+    profile = _profile(seeds, places, method)
     r = [_correlations(values, profile, places, method) for _, values in searched.blocks()]
     table = searched.probes[list(LABELS[searched.dim])].reset_index(drop=True).assign(r=np.concatenate(r))
     table = table.sort_values("r", ascending=False, kind="stable", ignore_index=True)
@@ -99,12 +102,18 @@ def _of_enough(places: Selection) -> Selection:
     return places if enough.all() else places.where(enough, places.question)
 
 
-def _profile(values: Floats, places: Selection, method: str) -> list[Floats]:
-    """The mean standardised profile of some probes, (sample,) of each donor."""
-    means = []
-    for at, _ in places.parts.values():
+def _profile(seeds: Selection, places: Selection, method: str) -> list[Floats]:
+    """The mean standardised profile of the probes that vary, (sample,) of each donor."""
+    values, means = seeds.read(), []
+    for donor, (at, _) in places.parts.items():
         centred, length = _centred(METHODS[method](values[:, at]))
-        means.append((centred / length[:, np.newaxis]).mean(axis=0))
+        varies = ~np.isnan(length)
+        if not varies.any():
+            raise RequestError(
+                f"{seeds.question} is constant in donor {donor}, and nothing correlates with a constant: "
+                "choose other donors or samples."
+            )
+        means.append((centred[varies] / length[varies, np.newaxis]).mean(axis=0))
     return means
 
 
@@ -114,7 +123,7 @@ def _correlations(values: Floats, profile: list[Floats], places: Selection, meth
     for (at, _), own in zip(places.parts.values(), profile, strict=True):
         centred, length = _centred(METHODS[method](values[:, at]))
         total += centred @ own / length * (len(own) / np.linalg.norm(own))
-    mean: Floats = total / values.shape[1]
+    mean: Floats = np.clip(total / values.shape[1], -1, 1)  # rounding leaves the range
     return mean
 
 

@@ -1,11 +1,12 @@
 """Which probes a person means by a gene symbol, an Entrez id, a probe id or a probe name.
 
 A probe has two symbols: the one published in 2013 and the one that Arnatkeviciute et al. (2019, NeuroImage
-189:353) found by mapping its sequence anew. A symbol of the other annotation, or in other letters, is taken
-for what it stands for, and that is said.
+189:353) found by mapping its sequence anew. A symbol that is known to both is the gene of the annotation in
+use; one of the other annotation only, or in other letters, is taken for what it stands for, and that is said.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ Genes = str | int | Sequence[str | int]
 
 N_SUGGESTIONS = 3
 PREFIXES = ("probe", "entrez")
+NUMBER = re.compile("[0-9]{1,18}")  # what an int64 holds; str.isdigit takes superscripts too
 ANNOTATIONS = {True: "re-annotated", False: "published"}
 
 
@@ -72,14 +74,10 @@ def resolve(store: Lake, genes: Genes, *, reannotated: bool = True) -> Resolved:
 
 
 def _resolve_one(store: Lake, name: str, reannotated: bool) -> Resolved:
-    prefix, _, number = name.rpartition(":")
-    if prefix in PREFIXES and number.isdigit():
-        return _by_number(store, name, int(number), (prefix,), reannotated)
-    return (
-        _by_number(store, name, int(name), PREFIXES, reannotated)
-        if name.isdigit()
-        else _by_name(store, name, reannotated)
-    )
+    prefix, mark, number = name.rpartition(":")
+    if (prefix in PREFIXES or not mark) and NUMBER.fullmatch(number):
+        return _by_number(store, name, int(number), (prefix,) if mark else PREFIXES, reannotated)
+    return _by_name(store, name, reannotated)
 
 
 # ---- numbers ----
@@ -115,17 +113,19 @@ def _by_name(store: Lake, name: str, reannotated: bool) -> Resolved:
     exact = _rows(chosen == name)
     if len(exact):
         return Resolved(exact, ())
+    # A probe without a gene was published under its own name: it is meant, not the gene it has since.
+    probe_names = store.probe_columns(["probe_name"])["probe_name"]
+    probes = _rows(probe_names == name)
+    if len(probes):
+        return Resolved(probes, ())
     renamed = _rows(other == name)
     if len(renamed):
         return _renamed(store, name, renamed, reannotated)
-    for symbols in (chosen, other):
-        same = np.unique(symbols[np.strings.upper(symbols) == name.upper()])
+    for names in (chosen, other, probe_names):
+        same = np.unique(names[np.strings.upper(names) == name.upper()])
         if len(same):
             spelled = _by_name(store, str(same[0]), reannotated)
             return Resolved(spelled.rows, (f"{name} is taken for {same[0]}.", *spelled.notes))
-    probes = _rows(store.probe_columns(["probe_name"])["probe_name"] == name)
-    if len(probes):
-        return Resolved(probes, ())
     raise RequestError(f"There is no gene {name!r}{_suggested(name, (*chosen, *other))}.")
 
 

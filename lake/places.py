@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from lake.errors import RequestError
 from lake.selection import Selection
+from lake.structures import described, find_structures, with_descendants
 from transforms.assign import assign
-from transforms.atlas_set import AtlasSet, atlas_of
-from transforms.samples import MNI, prepare_samples, use_coordinates
+from transforms.atlas_set import AnyAtlas, AtlasSet, atlas_of, place_in_native_space
+from transforms.samples import CORRECTED_MNI, MNI, prepare_samples, use_coordinates
 from transforms.surface_labels import TO_MNI152
 
 if TYPE_CHECKING:
@@ -63,9 +64,8 @@ def near(
     Raises
     ------
     RequestError
-        If the point, the radius or k makes no sense, or no sample is within the radius.
-    ChoiceError
-        If a sample has no corrected coordinates.
+        If the point, the radius or k makes no sense, no sample is within the radius, or one has no such
+        coordinates.
     """
     place = _place(point, space)
     if (radius is None) == (k is None):
@@ -101,9 +101,9 @@ def _place(point: Sequence[float], space: str) -> Floats:
 
 
 def _checked_radius(radius: float | None) -> float:
-    if radius is None or not np.isfinite(radius) or radius < 0:
+    if not isinstance(radius, int | float | np.number) or not np.isfinite(radius) or radius < 0:
         raise RequestError(f"radius={radius!r}: a number of mm, not negative, is needed.")
-    return radius
+    return float(radius)
 
 
 def _checked_k(k: int) -> int:
@@ -118,8 +118,22 @@ def _triple(point: Sequence[float] | Floats) -> str:
 
 def _placed(store: "Lake", donors: Donors, corrected: bool) -> pd.DataFrame:
     """The donors' samples with the coordinates in use; the index is the position in the store."""
-    samples = store.samples[store.samples["donor"].isin(store.resolve_donors(donors))]
-    return use_coordinates(samples, corrected_mni=corrected)
+    numbers = store.resolve_donors(donors)
+    _refuse_unplaced(store, numbers, corrected)
+    return use_coordinates(store.samples[store.samples["donor"].isin(numbers)], corrected_mni=corrected)
+
+
+def _refuse_unplaced(store: "Lake", donors: list[str], corrected: bool) -> None:
+    """A sample without coordinates could be anywhere, so that no answer would be right."""
+    samples = store.samples
+    unplaced = samples[CORRECTED_MNI if corrected else MNI].isna().any(axis=1) & samples["donor"].isin(donors)
+    if unplaced.any():
+        well, donor = samples.loc[unplaced, ["well_id", "donor"]].iloc[0]
+        raise RequestError(
+            f"{unplaced.sum()} samples have no {'corrected' if corrected else 'published'} coordinates (the "
+            f"first is well {well} of donor {donor}): choose corrected={not corrected} "
+            f"(--{'no-' if corrected else ''}corrected-mni), or donors that have."
+        )
 
 
 # ---- structures ----
@@ -155,57 +169,27 @@ def structure(
     Raises
     ------
     RequestError
-        If the structure is unknown (the nearest names are given), or has no samples.
+        If the structure is unknown (the nearest names are given) or has no samples, or the name is that of
+        several.
     """
     side = None if hemisphere is None else hemisphere.upper()
     if side not in (None, *HEMISPHERES):
         raise RequestError(f"hemisphere={hemisphere!r} is unknown; choose one of {', '.join(HEMISPHERES)}.")
     found = find_structures(store.ontology, name)
-    ids = _with_descendants(store.ontology, found) if descendants else found["structure_id"].to_numpy()
+    ids = with_descendants(store.ontology, found) if descendants else found["structure_id"].to_numpy()
     samples = store.samples
     chosen = samples["structure_id"].isin(ids) & samples["donor"].isin(store.resolve_donors(donors))
     if side is not None:
         chosen &= samples["hemisphere"] == side
-    question = f"{found['acronym'].iloc[0]} ({found['name'].iloc[0]})" + (f", {side}" if side else "")
+    question = described(found) + (f", {side}" if side else "")
     if not chosen.any():
-        hint = "" if descendants else "; its parts may have: descendants=True"
+        hint = (
+            ""
+            if descendants
+            else " of its own; for its parts' leave out descendants=False (--no-descendants)"
+        )
         raise RequestError(f"Structure {question} has no samples{hint}.")
     return Selection(store, question, np.flatnonzero(chosen))
-
-
-def find_structures(ontology: pd.DataFrame, name: str | int) -> pd.DataFrame:
-    """Rows of the ontology that an acronym, a name or an id stands for.
-
-    Raises
-    ------
-    RequestError
-        If there is none; the nearest names are given.
-    """
-    text = str(name).strip()
-    upper = text.upper()
-    sided = ontology["name"].str.upper()
-    tests = (
-        ontology["structure_id"].astype(str) == text,
-        ontology["acronym"] == text,
-        ontology["name"] == text,
-        ontology["acronym"].str.upper() == upper,
-        sided == upper,
-        sided.str.replace(", LEFT", "").str.replace(", RIGHT", "") == upper,
-    )
-    for test in tests:
-        if text and test.any():
-            return ontology[test]
-    known = {str(key).upper(): str(key) for key in (*ontology["acronym"], *ontology["name"])}
-    close = difflib.get_close_matches(upper, known, n=3)
-    suggested = f"; nearest are {', '.join(repr(known[key]) for key in close)}" if close else ""
-    raise RequestError(f"There is no structure {text!r}{suggested}.")
-
-
-def _with_descendants(ontology: pd.DataFrame, found: pd.DataFrame) -> NDArray[np.integer]:
-    ids = {str(structure) for structure in found["structure_id"]}
-    below = [not ids.isdisjoint(path.split("/")) for path in ontology["structure_id_path"]]
-    chosen: NDArray[np.integer] = ontology["structure_id"].to_numpy()[below]
-    return chosen
 
 
 # ---- atlases and masks ----
@@ -244,25 +228,15 @@ def in_atlas(
     Raises
     ------
     RequestError
-        If a region is unknown, or no sample is in the regions.
+        If a region is unknown or none is named, no sample is in the regions, or one has no such
+        coordinates.
     AtlasError, ChoiceError
         If the atlas or a choice is wrong.
     """
-    from lake.runs import load_any, source_for, source_of
-
-    loaded = load_any(atlas)
-    numbers = store.resolve_donors(donors)
+    loaded, placed, numbers = _placed_in(store, atlas, donors, corrected)
     wanted = _region_ids(loaded.regions, regions, loaded.name)
-    source = source_for(source_of(store), loaded if isinstance(loaded, AtlasSet) else None, numbers)
-    samples = prepare_samples(
-        source.samples, source.ontology, donors=numbers, corrected_mni=corrected, lr_mirror=None
-    )
-    labels = np.concatenate(
-        [
-            assign(table, atlas_of(loaded, donor), tolerance=tolerance, matching=matching)
-            for donor, table in samples.groupby("donor", sort=False)
-        ]
-    )
+    samples = prepare_samples(placed, store.ontology, donors=numbers, corrected_mni=corrected, lr_mirror=None)
+    labels = _labels(samples, loaded, tolerance, matching)
     inside = np.isin(labels, wanted)
     question = f"{loaded.name}" + ("" if regions is None else f", region {_listed(wanted)}")
     if not inside.any():
@@ -274,18 +248,46 @@ def in_atlas(
     return Selection(store, question, samples["column"].to_numpy()[inside], labels=facts)
 
 
+def _placed_in(
+    store: "Lake", atlas: "AtlasLike", donors: Donors, corrected: bool
+) -> tuple[AnyAtlas, pd.DataFrame, list[str]]:
+    """The atlas, all samples with coordinates in its space, and the donors whose samples are asked for."""
+    from lake.runs import load_any
+
+    loaded = load_any(atlas)
+    numbers = store.resolve_donors(donors)
+    if not isinstance(loaded, AtlasSet):
+        _refuse_unplaced(store, numbers, corrected)
+        return loaded, store.samples, numbers
+    for donor in numbers:
+        loaded.of(donor)
+    return loaded, place_in_native_space(store.samples, loaded), numbers
+
+
+def _labels(samples: pd.DataFrame, atlas: AnyAtlas, tolerance: float, matching: str) -> NDArray[np.int64]:
+    """Region of each sample, 0 for none; a donor's samples follow each other."""
+    parts = [
+        assign(table, atlas_of(atlas, donor), tolerance=tolerance, matching=matching)
+        for donor, table in samples.groupby("donor", sort=False)
+    ]
+    return np.concatenate(parts)
+
+
 def _region_ids(
     table: pd.DataFrame, regions: int | str | Sequence[int | str] | None, name: str
 ) -> NDArray[np.int64]:
     if regions is None:
         return np.asarray(table.index, dtype=np.int64)
     asked: list[Any] = [regions] if isinstance(regions, int | str | np.integer) else list(regions)
+    if not asked:
+        raise RequestError(f"No region of atlas {name} is named: give at least one id or label.")
     ids = {str(region): region for region in table.index}
     found = []
     for region in asked:
         labelled = table.index[table["label"] == str(region)]
         if str(region) not in ids and not len(labelled):
-            close = difflib.get_close_matches(str(region), [*ids, *table["label"]], n=3)
+            known = dict.fromkeys((*ids, *table["label"]))  # left and right share a label
+            close = difflib.get_close_matches(str(region), known, n=3)
             suggested = f"; nearest are {', '.join(close)}" if close else ""
             raise RequestError(f"Atlas {name} has no region {region!r}{suggested}.")
         found += [ids[str(region)]] if str(region) in ids else list(labelled)
@@ -326,22 +328,14 @@ def in_mask(
     Raises
     ------
     RequestError
-        If no sample is inside.
+        If no sample is inside, or one has no such coordinates.
     AtlasError, ChoiceError
         If the mask or the tolerance is wrong.
     """
-    from lake.runs import load_any, source_for, source_of
-
-    loaded = load_any(mask)
-    numbers = store.resolve_donors(donors)
-    source = source_for(source_of(store), loaded if isinstance(loaded, AtlasSet) else None, numbers)
-    samples = use_coordinates(source.samples[source.samples["donor"].isin(numbers)], corrected_mni=corrected)
-    plain = loaded.without_info()
-    labels = [
-        assign(table, atlas_of(plain, donor), tolerance=tolerance, matching="nearest")
-        for donor, table in samples.groupby("donor", sort=False)
-    ]
-    columns = samples.index.to_numpy()[np.concatenate(labels) != 0]
+    loaded, placed, numbers = _placed_in(store, mask, donors, corrected)
+    samples = use_coordinates(placed[placed["donor"].isin(numbers)], corrected_mni=corrected)
+    labels = _labels(samples, loaded.without_info(), tolerance, "nearest")
+    columns = samples.index.to_numpy()[labels != 0]
     if not len(columns):
         raise RequestError(f"No sample lies in the mask {loaded.name}; tolerance is {tolerance:g}.")
     return Selection(store, f"mask {loaded.name}", columns)

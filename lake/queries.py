@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,8 @@ def gene_tables(
     import pandas as pd
 
     wanted = [genes] if isinstance(genes, str) else list(genes)
+    if not wanted:
+        raise RequestError("No gene is named: give at least one symbol.")
     files = expression_files(Path(tables), atlas, pipeline)
     with ThreadPoolExecutor(READERS) as pool:
         parts = list(pool.map(lambda file: _long(file, wanted), files))
@@ -111,8 +114,9 @@ def expression_files(tables: Path, atlas: str | None = None, pipeline: str | Non
     RequestError
         If there is none.
     """
-    name = "*" if atlas is None else atlas.replace(":", "-")
-    found = sorted(tables.glob(f"expression/pipeline={pipeline or '*'}/atlas={name}/*.parquet"))
+    names = (pipeline, atlas and atlas.replace(":", "-"))
+    unit = "pipeline={}/atlas={}".format(*("*" if name is None else escape(name) for name in names))
+    found = sorted(tables.glob(f"expression/{unit}/*.parquet"))
     if not found:
         raise RequestError(
             f"{tables}: there is no expression table of atlas {atlas or '(any)'} and pipeline "

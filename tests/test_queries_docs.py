@@ -76,7 +76,18 @@ def test_every_block_gives_what_the_page_shows(store_path: Path, tmp_path: Path)
 def test_every_block_is_run_or_said_not_to_be() -> None:
     text = PAGE.read_text()
     assert {kind for kind, _, _ in BLOCK.findall(text)} <= {*RUN, *NOT_RUN}
-    assert "R blocks are not run" in text
+    assert "R block\nis not run" in text
+
+
+def test_the_tools_give_the_same_answers() -> None:
+    """What the page shows, which is what comes back, is the same ten lines for each."""
+    tools = PAGE.read_text().partition("## Ten questions")[2].split("\n### ")[1:]
+    shown = {tool.partition("\n")[0]: BLOCK.findall(tool)[0] for tool in tools}
+    assert list(shown) == ["DuckDB", "polars", "pandas", "R"]
+    assert len(shown["DuckDB"][2].splitlines()) == 10
+    assert shown["DuckDB"][2] == shown["polars"][2] == shown["pandas"][2]
+    for _, code, _ in shown.values():
+        assert re.findall(r"# (\d+)$", code, re.MULTILINE) == [str(number) for number in range(1, 11)]
 
 
 def write_page() -> None:

@@ -1,6 +1,10 @@
 """SQL over labels and tables: the answers are pandas', and a hostile statement reaches nothing."""
 
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 import lake
 from lake.errors import RequestError
 from lake.sql import query
-from tests.helpers import octants
+from tests.helpers import command_line, octants
 from transforms.pipeline import Pipeline
 
 pytest.importorskip("duckdb")
@@ -118,6 +122,21 @@ HOSTILE = [
     "select getenv('HOME')",
     "select * from small_lake",
     "select * from frames",
+    "select * from enable_logging(storage='file', storage_config={{'path': '{folder}/log'}})",
+    "select * from enable_profiling(save_location='{folder}/profile.json')",
+    "select * from read_ndjson('{file}')",
+    "select * from read_json_objects('{file}')",
+    "select * from parquet_schema('{table}')",
+    "select * from parquet_kv_metadata('{table}')",
+    "select * from arrow_scan(1, 2, 3)",
+    "select * from duckdb_extensions()",
+    "select * from which_secret('s3://x', 's3')",
+    "select json_execute_serialized_sql('x')",
+    "select * from json_execute_serialized_sql(json_serialize_sql('select * from read_text(''{file}'')'))",
+    "select * from query('create table x as select 1')",
+    "prepare x as select 1",
+    "use memory",
+    "vacuum",
     "select 1; select 2",
     "select 1; copy samples to '{folder}/out.csv'",
     "explain analyze select 1",
@@ -141,6 +160,53 @@ def test_a_hostile_statement_is_refused(
             tables=tables,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
+
+
+def test_whole_numbers_stay_whole(small_lake: lake.Lake) -> None:
+    found = query("select sum(well_id) as s from samples", store=small_lake)
+    assert found["s"].dtype == np.int64
+    assert found["s"].iloc[0] == small_lake.samples["well_id"].sum()
+    found = query("select 9223372036854775807 as n union all select null order by n", store=small_lake)
+    assert found["n"].tolist() == [9223372036854775807, None]
+    huge = 2**126
+    assert int(query(f"select {huge}::hugeint as n", store=small_lake)["n"].iloc[0]) == huge
+
+
+def test_columns_of_one_name_are_told_apart(small_lake: lake.Lake) -> None:
+    found = query("select 1 as a, 2 as a, 3 as a_1, 4 as a", store=small_lake)
+    assert found.to_dict("records") == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+    both = "select * from samples s join ontology o on s.structure_id = o.structure_id"
+    found = query(both, store=small_lake)
+    assert len(found.columns) == 1 + small_lake.samples.shape[1] + small_lake.ontology.shape[1]
+    assert (found["structure_id"] == found["structure_id_1"]).all()
+
+
+def test_what_no_table_holds(small_lake: lake.Lake) -> None:
+    with pytest.raises(RequestError, match="cast it to another type"):
+        query("select union_value(a := 1) as u", store=small_lake)
+
+
+@pytest.mark.slow
+def test_a_long_question_says_nothing_and_can_be_stopped(store_path: Path) -> None:
+    words = ("sql", "select max(x) from range(10000000000000) t(x)", "--store", store_path, "--format", "csv")
+    with subprocess.Popen(
+        command_line(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as process:  # fmt: skip
+        time.sleep(6)  # DuckDB shows its progress after two
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == ""
+    assert complained.strip().startswith("Stopped")
+
+
+def test_a_folder_above_the_tables_says_nothing(tables: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "atlas=other" / "pipeline=other"
+    shutil.copytree(tables, moved)
+    for name in ("expression", "counts", "genes", "regions"):
+        ours, theirs = (query(f"from {name}", tables=folder) for folder in (moved, tables))
+        pd.testing.assert_frame_equal(ours, theirs)
 
 
 def test_a_statement_changes_nothing_for_the_next(small_lake: lake.Lake) -> None:

@@ -1,173 +1,54 @@
-"""What the commands that ask the lake share: their options, places as words, and the forms of an answer.
+"""The forms of an answer: a file, something for a pipe, or a table that reads well on a narrow terminal."""
 
-Heavy modules are loaded by the commands that need them: ``ahba gene SST`` answers in less time than pandas
-and Dask take to load.
-"""
-
-import sys
+import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
+from lake.commands.asking import Asked
 from lake.commands.printing import WIDTH, print_table, print_text
-from lake.errors import RequestError
 from lake.layout import SIMULATED_NOTE
-from lake.queries import for_donors
-from lake.selection import Selection
+from lake.selection import Selection, counted
 from lake.store import Lake
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from transforms.pipeline import Pipeline
-
-Command = Callable[..., Any]
-
-LEAST_PLAIN = 0.001  # smaller numbers are written with an exponent
+LEAST_PLAIN, MOST_SHORT = 0.001, 10_000  # between these, four digits say enough of a number
+MOST_EXACT = 1e15  # whole numbers below this are themselves as floats
 WIDEST, PADDING = 24, 3  # of a column, in characters
 HEADINGS = {"difference": "diff.", "fold_change": "fold", "n_higher": "higher in", "p_value": "p"}
 MOST_COLUMNS = 1000  # of a written table; with more probes than that, probes go down the rows
-
-# ---- options ----
-
-
-def _options(*options: Command) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+Texts = NDArray[Any]
 
 
-DONORS = click.option(
-    "--donors", default="all", show_default=True, help="Donor numbers or uids, comma between."
-)
-GENES = click.option(
-    "-g", "--gene", "genes", multiple=True, metavar="GENE",
-    help="Symbol, Entrez id or probe id. Repeatable.",
-)  # fmt: skip
-PUBLISHED = click.option(
-    "--no-reannotated", "reannotated", flag_value=False, default=True, type=bool,
-    help="Gene symbols as published, not re-annotated.",
-)  # fmt: skip
-CORRECTED = click.option(
-    "--no-corrected-mni", "corrected", flag_value=False, default=True, type=bool,
-    help="Samples at their published MNI coordinates.",
-)  # fmt: skip
-TOP = click.option(
-    "--top", default=10, show_default=True, type=click.IntRange(1), help="Rows to print; files get all."
-)
-ANSWER = _options(
-    click.option(
-        "--format", "form", default="table", show_default=True,
-        type=click.Choice(["table", "csv", "tsv", "json"]), help="What to print.",
-    ),
-    click.option(
-        "-o", "--output", metavar="F", type=click.Path(path_type=Path, dir_okay=False),
-        help="Write all of it: .csv, .tsv, .parquet, .feather or .json.",
-    ),
-)  # fmt: skip
-SELECTED = _options(
-    click.option("--selected", is_flag=True, help="One value a gene, by a pipeline's choice of probes."),
-    click.option("--probe-selection", metavar="METHOD", help="The choice, as for `ahba run`."),
-    click.option("--donor-probes", metavar="WHO", help="Who chooses, as for `ahba run`."),
-    click.option("--ibf-threshold", type=float, help="Intensity filter, as for `ahba run`."),
-)
-
-
-def pipeline_of(selected: bool, choices: dict[str, Any]) -> "Pipeline | None":
-    """The pipeline that chooses the probes, None to keep them all."""
-    given = {name: value for name, value in choices.items() if value is not None}
-    if not selected and not given:
-        return None
-    from transforms.pipeline import Pipeline
-
-    return Pipeline.from_choices(given)
-
-
-def listed(text: str) -> str | list[str]:
-    """``all``, or the parts between commas."""
-    return text if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
-
-
-# ---- places as words ----
-
-
-def numbers_of(text: str, count: int, form: str) -> list[float]:
-    """Numbers between commas, so many; `form` is how they should have been written.
-
-    Raises
-    ------
-    RequestError
-    """
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != count:
-        raise RequestError(f"{text!r} is no place: write {form}, in mm.")
-    return values
-
-
-def _sphere(store: Lake, text: str) -> Selection:
-    *point, radius = numbers_of(text, 4, "near:X,Y,Z,RADIUS")
-    return store.near(point, radius=radius)
-
-
-def _region(store: Lake, text: str) -> Selection:
-    atlas, mark, regions = text.rpartition("#")
-    return store.in_atlas(atlas, regions.split(",")) if mark else store.in_atlas(text)
-
-
-PLACES: dict[str, Callable[[Lake, str], Selection]] = {
-    "structure": lambda store, text: store.structure(text),
-    "near": _sphere,
-    "atlas": _region,
-    "mask": lambda store, text: store.in_mask(text),
-}
-
-
-def place_of(store: Lake, text: str, donors: str) -> Selection:
-    """Samples of a place written as a structure, or KIND:VALUE with a kind of `PLACES`."""
-    kind, mark, value = text.partition(":")
-    known = mark and kind in PLACES
-    found = PLACES[kind](store, value) if known else store.structure(text)
-    return for_donors(found, listed(donors))
-
-
-# ---- answers ----
-
-
-def deliver(
-    answer: "Callable[[], pd.DataFrame]", show: Callable[[], None], form: str, output: Path | None
-) -> None:
+def deliver(asked: Asked, answer: "Callable[[], pd.DataFrame]", show: Callable[[], None]) -> None:
     """Write the answer to a file, or print it; `show` prints what people want to see of it."""
-    if output is None and form == "table":
+    if asked.output is None and asked.form in (None, "table"):
         show()
         return
-    from lake.answers import PRINTERS, check_answer_path, write_answer
+    from lake.answers import format_of, print_answer, write_answer
 
-    if output is None:
-        PRINTERS[form](answer(), sys.stdout)
+    form = None if asked.form == "table" else asked.form
+    if asked.output is None:
+        print_answer(answer(), str(form))
         return
-    check_answer_path(output)
+    format_of(asked.output, form)  # before the work
     table = answer()
-    write_answer(table, output)
-    print_text(f"Written: {output} ({len(table):,} rows, {table.shape[1]:,} columns)")
+    write_answer(table, asked.output, form)
+    rows, columns = counted(len(table), "row"), counted(table.shape[1], "column")
+    print_text(f"Written: {asked.output} ({rows}, {columns})")
 
 
 def deliver_table(
-    answer: "Callable[[], pd.DataFrame]",
-    show: "Callable[[pd.DataFrame], None]",
-    form: str,
-    output: Path | None,
+    asked: Asked, answer: "Callable[[], pd.DataFrame]", show: "Callable[[pd.DataFrame], None]"
 ) -> None:
     """The same of a table that is made as a whole, after the file's name is found to be good."""
-    deliver(answer, lambda: show(answer()), form, output)
+    deliver(asked, answer, lambda: show(answer()))
 
 
 def say(notes: Sequence[str]) -> None:
@@ -182,9 +63,18 @@ def say_origin(store: Lake) -> None:
         print_text(SIMULATED_NOTE)
 
 
+def say_rest(n_rows: int, top: int, what: str = "rows") -> None:
+    """Say how many rows were not printed."""
+    if n_rows > top:
+        print_text(f"The first {top:,} of {n_rows:,} {what}; --top shows more, --output writes all.")
+
+
 def wide(selection: Selection) -> "pd.DataFrame":
     """Expression as a table that has not too many columns."""
     return selection.to_dataframe("sample" if selection.shape[0] <= MOST_COLUMNS else "probe")
+
+
+# ---- cells ----
 
 
 def short(text: str, width: int) -> str:
@@ -193,51 +83,60 @@ def short(text: str, width: int) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: four digits, and ids without commas."""
+    """A value as a table shows it: four digits, ids without commas, nothing for what SQL has no value for."""
+    if value is None:
+        return ""
     if not isinstance(value, float):
         return str(value)
+    if math.isfinite(value) and abs(value) >= MOST_SHORT:
+        return f"{value:.0f}" if abs(value) < MOST_EXACT else f"{value:.3e}"
     return f"{value:.4g}" if abs(value) >= LEAST_PLAIN or value == 0 else f"{value:.1e}"
 
 
-def show_ranking(table: "pd.DataFrame", numbers: Sequence[str], top: int) -> None:
+def shown_symbols(published: Texts, new: Texts, *, reannotated: bool) -> Texts:
+    """The symbols that are in use; a probe that the re-annotation gives no gene keeps the published one."""
+    return np.where(new == "", published, new) if reannotated else published
+
+
+# ---- tables ----
+
+
+def show_ranking(asked: Asked, table: "pd.DataFrame", numbers: Sequence[str]) -> None:
     """Print the first rows: the gene, the probe, and these columns as far as they are there."""
     shown = [name for name in numbers if name in table]
-    symbol = table["gene_symbol"]
-    if "reannotated_gene_symbol" in table:
-        symbol = table["reannotated_gene_symbol"].where(table["reannotated_gene_symbol"] != "", symbol)
-    head = table.assign(gene=symbol, probe=table["probe_id"]).head(top)
+    head = table.head(asked.top)
+    symbols = head["gene_symbol"].to_numpy()
+    if "reannotated_gene_symbol" in head:
+        new = head["reannotated_gene_symbol"].to_numpy()
+        symbols = shown_symbols(symbols, new, reannotated=asked.reannotated)
+    head = head.assign(gene=symbols, probe=head["probe_id"])
     rows = [
         [cell(value) for value in row]
         for row in head[["gene", "probe", *shown]].itertuples(index=False, name=None)
     ]
     headings = ["gene", "probe", *(HEADINGS.get(name, name) for name in shown)]
     print_table(headings, rows, numbers=headings[1:])
-    say_rest(len(table), top)
+    say_rest(len(table), asked.top)
+    say_origin(asked.lake)
 
 
 def show_columns(table: "pd.DataFrame", top: int) -> None:
     """Print the first rows of a table, of as many columns as a narrow terminal takes."""
     head = table.head(top)
     texts = {str(name): [short(cell(v), WIDEST) for v in column] for name, column in head.items()}
-    widths = [max(map(len, (name, *cells))) + PADDING for name, cells in texts.items()]
+    headings = [short(name, WIDEST) for name in texts]
+    widths = [
+        max(map(len, (heading, *texts[name]))) + PADDING
+        for heading, name in zip(headings, texts, strict=True)
+    ]
     n_shown = max(1, sum(total <= WIDTH for total in accumulate(widths)))
     shown = list(texts)[:n_shown]
-    print_table(shown, zip(*(texts[name] for name in shown), strict=True), numbers=_numeric(table))
+    rows = zip(*(texts[name] for name in shown), strict=True)
+    print_table(headings[:n_shown], rows, numbers=[short(name, WIDEST) for name in _numeric(table)])
     if hidden := list(texts)[n_shown:]:
         print_text(f"Not shown: {', '.join(hidden)}; --format csv and --output have them.")
     say_rest(len(table), top)
 
 
-def say_rest(n_rows: int, top: int, what: str = "rows") -> None:
-    """Say how many rows were not printed."""
-    if n_rows > top:
-        print_text(f"The first {top:,} of {n_rows:,} {what}; --top shows more, --output writes all.")
-
-
 def _numeric(table: "pd.DataFrame") -> list[str]:
     return [str(name) for name in table.select_dtypes("number").columns]
-
-
-def sideless(name: str) -> str:
-    """A structure's name without its hemisphere."""
-    return name.replace(", left", "").replace(", right", "")

@@ -4,32 +4,20 @@ from pathlib import Path
 
 import click
 
-from lake.cli import shared_options
-from lake.commands.answering import ANSWER, deliver_table, show_columns
-from lake.store import Lake
+from lake.commands.answering import deliver_table, show_columns
+from lake.commands.asking import Asked, asks
 
 
 @click.command()
 @click.argument("statement")
-@click.option("--store", help="A store: its samples, probes, ontology and donors.")
-@click.option(
-    "--tables", type=click.Path(path_type=Path, file_okay=False), help="What `ahba run --out` wrote."
+@asks(
+    click.option("--store", help="A store: its samples, probes, ontology and donors."),
+    click.option(
+        "--tables", type=click.Path(path_type=Path, file_okay=False), help="What `ahba run --out` wrote."
+    ),
+    top_rows=50,
 )
-@click.option(
-    "--top", default=50, show_default=True, type=click.IntRange(1), help="Rows to print; files get all."
-)
-@ANSWER
-@shared_options
-def sql(
-    statement: str,
-    store: str | None,
-    tables: Path | None,
-    top: int,
-    form: str,
-    output: Path | None,
-    quiet: bool,
-    debug: bool,
-) -> None:
+def sql(asked: Asked, statement: str, tables: Path | None) -> None:
     """Answer one SELECT over a store's labels and the tables of runs, by DuckDB.
 
     \b
@@ -43,10 +31,8 @@ def sql(
     """
     from lake.sql import query
 
-    opened = Lake(store) if store else None
     deliver_table(
-        lambda: query(statement, store=opened, tables=tables),
-        lambda table: show_columns(table, top),
-        form,
-        output,
+        asked,
+        lambda: query(statement, store=asked.lake if asked.store else None, tables=tables),
+        lambda table: show_columns(table, asked.top),
     )
