@@ -5,8 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import click
@@ -18,7 +16,8 @@ import lake.cli
 from lake.cli import COMMANDS
 from lake.cli import ahba as group
 from lake.commands.choices import choice_options, pipeline_from
-from tests.helpers import ahba, tree
+from lake.errors import RequestError
+from tests.helpers import ahba, called, tree
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
 
@@ -141,18 +140,74 @@ def test_options_are_abagens(arguments: str, expected: dict[str, object] | None)
         assert parsed(*arguments.split()) == Pipeline.from_choices(expected)
 
 
+FLAGS = {
+    "norm_matched": ("--norm-matched", "--norm-all"),
+    "norm_structures": ("--norm-structures", "--no-norm-structures"),
+    "reannotated": ("--reannotated", "--no-reannotated"),
+    "corrected_mni": ("--corrected-mni", "--no-corrected-mni"),
+    "check_sides": ("--check-sides", "--no-check-sides"),
+    "agilent_only": ("--agilent-only", "--no-agilent-only"),
+    "exclude_hippocampus": ("--exclude-hippocampus", "--no-exclude-hippocampus"),
+    "do_normalise": ("--do-normalise", "--no-normalise"),
+}
+
+
+def test_every_yes_or_no_has_two_flags() -> None:
+    choices = Pipeline().parameters()
+    assert set(FLAGS) == {name for name, value in choices.items() if isinstance(value, bool)}
+
+
+@pytest.mark.parametrize("choice", FLAGS)
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("underscores", [True, False])
+def test_a_flag_says_yes_or_no(choice: str, value: bool, underscores: bool) -> None:
+    flag = FLAGS[choice][0 if value else 1]
+    flag = f"--{flag[2:].replace('-', '_')}" if underscores else flag
+    needed = {"divide_samples": "ontology"} if choice == "exclude_hippocampus" else {}
+    words = [word for name, given in needed.items() for word in (f"--{name}", given)]
+    assert parsed(flag, *words) == Pipeline.from_choices({choice: value, **needed})
+    assert parsed(FLAGS[choice][0], flag, *words) == Pipeline.from_choices({choice: value, **needed})
+
+
+@pytest.mark.parametrize("choice", FLAGS)
+def test_a_flag_switches_a_presets_choice_back_and_leaves_the_others(choice: str, tmp_path: Path) -> None:
+    preset = Pipeline.arnatkeviciute2019()
+    value = getattr(preset, choice)
+    assert parsed("--preset", "arnatkeviciute2019") == preset
+    if choice == "norm_matched":  # the preset's normalise_what excludes the other
+        with pytest.raises(ChoiceError, match="norm_matched=False asks for all samples"):
+            parsed("--preset", "arnatkeviciute2019", "--norm-all")
+        return
+    changed = Pipeline.arnatkeviciute2019(**{choice: not value})
+    flag = FLAGS[choice][1 if value else 0]
+    assert parsed("--preset", "arnatkeviciute2019", flag) == changed
+    (tmp_path / "mine.toml").write_text(changed.to_toml())
+    back = FLAGS[choice][0 if value else 1]
+    assert parsed("--pipeline", str(tmp_path / "mine.toml"), back) == preset
+    assert parsed("--pipeline", str(tmp_path / "mine.toml")) == changed
+
+
+def test_a_default_that_is_typed_overrides_a_preset() -> None:
+    preset = Pipeline.arnatkeviciute2019()
+    for choice, words in {
+        "sample_norm": "--sample-norm srs",
+        "tolerance": "--tolerance 2.0",
+        "normalise_what": "--normalise_what None",
+        "exclude_slabs": "--exclude-slabs ",
+        "donors": "--donors all",
+    }.items():
+        expected = preset.changed(**{choice: getattr(Pipeline(), choice)})
+        assert parsed("--preset", "arnatkeviciute2019", *words.split(" ")) == expected
+
+
+def test_a_table_and_no_reannotation_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(
+        RequestError, match="--reannotation names a table, and --no-reannotated asks for none"
+    ):
+        parsed("--reannotation", str(tmp_path / "x.csv"), "--no-reannotated")
+
+
 # ---------------------------------------------------------------- exit codes and sentences
-
-
-def called(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command in this process, which is quicker than one of its own."""
-    words = [str(argument) for argument in arguments]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
-        patch.setattr(sys, "argv", ["ahba", *words])
-        patch.setenv("COLUMNS", "80")
-        with redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as stop:
-            lake.cli.main()
-    return subprocess.CompletedProcess(words, int(stop.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def fails(*arguments: object, code: int, says: str) -> None:
@@ -172,7 +227,24 @@ def test_an_unknown_option() -> None:
 
 
 def test_a_missing_option() -> None:
-    fails("run", "--store", "x", code=2, says="Missing option '--atlas'")
+    fails("gene", "SST", code=2, says="Missing option '--store'")
+
+
+def test_a_run_of_nothing() -> None:
+    fails("run", "--store", "x", code=2, says="Name a BATCH.toml, or --store and --atlas")
+    fails("run", "--store", "x", "--atlas", "y", code=2, says="Say where the tables go")
+    fails("run", "none.toml", code=2, says="none.toml")
+    fails(
+        "run",
+        "none.toml",
+        "--atlas",
+        "y",
+        "--lr-mirror",
+        "None",
+        code=2,
+        says="put --atlas, --lr-mirror into it",
+    )
+    fails("run", "--store", "x", "--atlas", "y", "--out", "o", code=1, says="x: there is no store")
 
 
 def test_a_word_for_a_number() -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist
-from scipy.stats import rankdata
 
 from transforms.errors import ChoiceError
 
@@ -262,6 +261,8 @@ def _first_component(values: Floats) -> Floats:
 
 def _spearman(one: Floats, other: Floats) -> float:
     """Spearman's correlation with average ranks at ties; NaN for fewer than two, or where one is constant."""
+    from scipy.stats import rankdata  # loads for longer than most runs take
+
     if len(one) < 2 or np.isnan(one).any() or np.isnan(other).any():
         return np.nan
     first, second = (

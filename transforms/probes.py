@@ -6,6 +6,8 @@ and :func:`gene_expression` applies it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -190,12 +192,34 @@ def detected_fraction(
     """
     if samples.empty:
         raise ChoiceError("no sample is left to filter probes by: loosen the choices that drop samples")
-    columns, weights = np.unique(samples["column"].to_numpy(), return_counts=True)
     wanted, places = np.unique(rows, return_inverse=True)
-    calls = detected.isel(probe=wanted, sample=columns).astype(np.float64)
-    counts = xr.dot(calls, xr.DataArray(weights.astype(np.float64), dims="sample"), dim="sample")
-    fraction = rearranged(da.asanyarray(counts.data).rechunk(-1), places) / len(samples)
+    calls = da.asanyarray(detected.transpose("probe", "sample").data)
+    weights = np.bincount(samples["column"].to_numpy(), minlength=calls.shape[1]).astype(np.float32)
+    starts = np.cumsum((0, *calls.chunks[0]))
+    chunks = np.unique(np.searchsorted(starts, wanted, side="right") - 1).tolist()
+    counts = da.concatenate([_times_detected(calls, chunk, weights) for chunk in chunks])
+    read = np.concatenate([np.arange(starts[chunk], starts[chunk + 1]) for chunk in chunks])
+    fraction = rearranged(counts.rechunk(-1), np.searchsorted(read, wanted)[places]) / len(samples)
     return xr.DataArray(fraction, dims="probe", name="detected_fraction")
+
+
+def _times_detected(calls: da.Array, row_chunk: int, weights: NDArray[np.float32]) -> da.Array:
+    """How often each probe of a chunk of rows is detected; chunks of samples without weight are not read."""
+    starts = np.cumsum((0, *calls.chunks[1]))
+    parts = [
+        calls.blocks[row_chunk, column].map_blocks(
+            _weighted_calls, weights[start:end], drop_axis=1, dtype=np.float64, meta=np.empty(0)
+        )
+        for column, (start, end) in enumerate(pairwise(starts))
+        if weights[start:end].any()
+    ]
+    total: da.Array = reduce(da.add, parts)
+    return total
+
+
+def _weighted_calls(calls: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sums of whole numbers, which float32 holds exactly up to 16 million samples."""
+    return np.asarray(calls.astype(np.float32) @ weights, dtype=np.float64)
 
 
 def filter_probes(

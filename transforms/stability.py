@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
@@ -235,6 +233,8 @@ def spearman(one: Floats, other: Floats) -> Floats:
 
 
 def _scaled_ranks(values: Floats) -> Floats:
+    from scipy.stats import rankdata  # a third of what a command loads, and ties are rare
+
     ranks = rankdata(values, axis=1)
     deviation = ranks - ranks.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -360,6 +360,8 @@ def _agreement_over_wells(
     expression: Floats, samples: pd.DataFrame, donor: str, table: pd.DataFrame, entrez_id: Integers
 ) -> tuple[Floats, Floats]:
     """Spearman's correlation of each probe with its gene's TPM over a donor's shared wells, and its p."""
+    from scipy.stats import t as student
+
     own = np.flatnonzero((samples["donor"] == donor).to_numpy())
     wells = StructureMeans.of(samples["well_id"].to_numpy()[own], own)
     shared, in_wells, in_table = np.intersect1d(

@@ -52,13 +52,13 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--scheduler",
             metavar="ADDRESS",
             help="A dask.distributed scheduler whose workers do the work: tcp://host:8786.",
-        ),  # fmt: skip
+        ),
         click.option("--workers", type=int, metavar="N", help="Threads; by default all cores."),
         click.option(
             "--memory-limit",
             metavar="SIZE",
             help="What the process may take, e.g. 2GB; by default a good half of the memory.",
-        ),  # fmt: skip
+        ),
         click.option("--dry-run", "dry", is_flag=True, help="Only print the plan: stages, time, memory."),
     ):
         command = option(command)
