@@ -68,6 +68,13 @@ class _Part:
             yield _Part(self.chunk, as_slice(positions[piece]), as_slice(places[piece]))
 
 
+def take_columns(block: Any, columns: NDArray[np.integer] | slice) -> NDArray[Any]:
+    """Columns of a matrix, row by row in memory: indexing an array would leave them column by column."""
+    if isinstance(columns, slice) or not isinstance(block, np.ndarray):
+        return np.asarray(block[:, columns], order="C")
+    return block.take(columns, axis=1)
+
+
 def _as_array(positions: NDArray[np.integer] | slice) -> NDArray[np.integer]:
     return np.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions
 
@@ -94,7 +101,7 @@ def _assemble(
     for row, line in zip(rows, chunks, strict=True):
         for column, chunk in zip(columns, line, strict=True):
             for part in row.pieces():
-                values = chunk[part.positions][:, column.positions]
+                values = take_columns(chunk[part.positions], column.positions)
                 if isinstance(part.places, slice) or isinstance(column.places, slice):
                     block[part.places, column.places] = values
                 else:

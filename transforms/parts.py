@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transforms.assign import assign, count_inside, warn_if_misplaced
 from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, atlas_of
+from transforms.blocks import take_columns
 from transforms.errors import AtlasError
 from transforms.normalize import (
     BATCH,
@@ -151,7 +152,7 @@ def _normalized_block(
 ) -> dict[str, Floats]:
     return normalization(
         {
-            donor: own[:] if columns is None else own[:, columns]
+            donor: own[:] if columns is None else take_columns(own, columns)
             for (donor, columns), own in zip(taken.items(), values, strict=True)
         }
     )

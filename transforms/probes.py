@@ -195,7 +195,7 @@ def detected_fraction(
     wanted, places = np.unique(rows, return_inverse=True)
     calls = da.asanyarray(detected.transpose("probe", "sample").data)
     weights = np.bincount(samples["column"].to_numpy(), minlength=calls.shape[1]).astype(np.float32)
-    starts = np.cumsum((0, *calls.chunks[0]))
+    starts: NDArray[np.integer] = np.cumsum([0, *calls.chunks[0]])
     chunks = np.unique(np.searchsorted(starts, wanted, side="right") - 1).tolist()
     counts = da.concatenate([_times_detected(calls, chunk, weights) for chunk in chunks])
     read = np.concatenate([np.arange(starts[chunk], starts[chunk + 1]) for chunk in chunks])
