@@ -73,6 +73,43 @@ def _divide(sums: FloatArray, counts: FloatArray) -> FloatArray:
         return np.divide(sums, counts, out=sums)
 
 
+# Medians: one sort for all regions of as many samples -----------------------------------------------------
+
+
+def _median_of_samples(values: FloatArray, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+    order = np.argsort(column, kind="stable")
+    sizes = np.bincount(column[column >= 0], minlength=n_columns)
+    starts = np.count_nonzero(column < 0) + np.cumsum(sizes) - sizes
+    table = np.full((len(values), n_columns), np.nan)
+    for size in np.unique(sizes[sizes > 0]):
+        (alike,) = np.nonzero(sizes == size)
+        members = order[starts[alike, None] + np.arange(size)]
+        groups = values.take(members.ravel(), axis=1).reshape(len(values), *members.shape)
+        table[:, alike] = _median_of_present(groups)
+    return table
+
+
+def _median_of_donors(tables: Sequence[FloatArray]) -> FloatArray:
+    combined = np.empty(tables[0].shape)
+    for start in range(0, len(combined), BLOCK_GENES):
+        genes = slice(start, start + BLOCK_GENES)
+        combined[genes] = _median_of_present(np.stack([table[genes] for table in tables], axis=-1))
+    return combined
+
+
+def _median_of_present(groups: FloatArray) -> FloatArray:
+    """Median over the last axis, written over by its sorted values; NaN are left out."""
+    groups.sort(axis=-1)  # NaN come last
+    if not np.isnan(groups[..., -1]).any():
+        last = groups.shape[-1] - 1
+        return np.asarray((groups[..., last // 2] + groups[..., (last + 1) // 2]) / 2)
+    last = np.count_nonzero(~np.isnan(groups), axis=-1, keepdims=True) - 1
+    low, high = (
+        np.take_along_axis(groups, np.maximum(place, 0), -1) for place in (last // 2, (last + 1) // 2)
+    )
+    return np.asarray(((low + high) / 2)[..., 0])
+
+
 # Any other metric: region by region -----------------------------------------------------------------------
 
 
@@ -119,7 +156,7 @@ def _reduce_present(group: FloatArray, reduction: Reduction) -> FloatArray:
 
 METRICS = {
     "mean": Metric(_mean_of_samples, _mean_of_donors),
-    "median": _leaving_out_nan(np.median),
+    "median": Metric(_median_of_samples, _median_of_donors),
 }
 """Metrics by name; any function that reduces an array along its ``axis`` keyword is one as well."""
 

@@ -112,13 +112,36 @@ def _admissible(samples: pd.DataFrame, atlas: Atlas) -> Mask:
     return mask
 
 
+def count_inside(samples: pd.DataFrame, labels: Labels, atlas: Atlas, tolerance: float) -> int:
+    """Samples in a region that also lie in the box around the atlas's labels.
+
+    ``abagen`` gives regions to others: what lies below the first plane of its image is moved to the last one.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        ``mni_x/y/z`` in mm.
+    labels : (sample,) int64 array
+        As `assign` gives them.
+    atlas : Atlas
+    tolerance : float
+        mm, or voxels, that a sample may lie outside.
+    """
+    points = samples[["mni_x", "mni_y", "mni_z"]].to_numpy(dtype=np.float64)
+    size = 1.0 if atlas.affine is None else max(1.0, float(np.abs(atlas.affine[:3, :3]).max()))
+    margin = (abs(tolerance) + 1) * size
+    low, high = atlas.coordinates.min(axis=0) - margin, atlas.coordinates.max(axis=0) + margin
+    inside = ((points >= low) & (points <= high)).all(axis=1)
+    return int(np.count_nonzero(inside & (labels != 0)))
+
+
 def warn_if_misplaced(n_assigned: int, n_samples: int, atlas: Atlas) -> None:
     """Warn of an atlas that holds far fewer samples than its size should: it may be in another space.
 
     Parameters
     ----------
     n_assigned : int
-        Samples in a region of the atlas.
+        Samples in a region of the atlas, see `count_inside`.
     n_samples : int
         Samples that were matched.
     atlas : Atlas

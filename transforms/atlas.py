@@ -87,6 +87,8 @@ class Atlas:
         All the vertices of the mesh, labelled or not, in mm of MNI152 or the donor's scanner; surfaces only.
     triangles : (triangle, 3) int64 array, optional
         Indices into ``vertices``; surfaces only.
+    n_left : int
+        How many of ``vertices`` are the left hemisphere's, which come first.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Atlas:
     vertices: Floats | None = field(default=None, repr=False)
     triangles: NDArray[np.int64] | None = field(default=None, repr=False)
     mri_affine: Floats | None = field(default=None, repr=False)
+    n_left: int = field(default=0, repr=False)
 
     @classmethod
     def from_volume(
@@ -240,6 +243,7 @@ class Atlas:
             vertices=vertices,
             triangles=triangles,
             mri_affine=mri_affine,
+            n_left=sizes[0],
         )
 
     def without_info(self) -> Self:

@@ -7,7 +7,7 @@ and :func:`gene_expression` applies it.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import dask.array as da
@@ -195,22 +195,22 @@ def detected_fraction(
     wanted, places = np.unique(rows, return_inverse=True)
     calls = da.asanyarray(detected.transpose("probe", "sample").data)
     weights = np.bincount(samples["column"].to_numpy(), minlength=calls.shape[1]).astype(np.float32)
-    starts: NDArray[np.integer] = np.cumsum([0, *calls.chunks[0]])
-    chunks = np.unique(np.searchsorted(starts, wanted, side="right") - 1).tolist()
+    edges = [0, *accumulate(calls.chunks[0])]
+    chunks = [int(chunk) for chunk in np.unique(np.searchsorted(edges, wanted, side="right") - 1)]
     counts = da.concatenate([_times_detected(calls, chunk, weights) for chunk in chunks])
-    read = np.concatenate([np.arange(starts[chunk], starts[chunk + 1]) for chunk in chunks])
+    read = np.concatenate([np.arange(edges[chunk], edges[chunk + 1]) for chunk in chunks])
     fraction = rearranged(counts.rechunk(-1), np.searchsorted(read, wanted)[places]) / len(samples)
     return xr.DataArray(fraction, dims="probe", name="detected_fraction")
 
 
 def _times_detected(calls: da.Array, row_chunk: int, weights: NDArray[np.float32]) -> da.Array:
     """How often each probe of a chunk of rows is detected; chunks of samples without weight are not read."""
-    starts = np.cumsum((0, *calls.chunks[1]))
+    edges = [0, *accumulate(calls.chunks[1])]
     parts = [
         calls.blocks[row_chunk, column].map_blocks(
             _weighted_calls, weights[start:end], drop_axis=1, dtype=np.float64, meta=np.empty(0)
         )
-        for column, (start, end) in enumerate(pairwise(starts))
+        for column, (start, end) in enumerate(pairwise(edges))
         if weights[start:end].any()
     ]
     total: da.Array = reduce(da.add, parts)

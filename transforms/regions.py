@@ -247,7 +247,15 @@ def _aggregations(
     ]
     if all(pipeline.percent_ds is None for pipeline in pipelines):
         return wanted
-    plain = replace(pipelines[0], agg_metric="mean", missing=None, region_agg="donors", percent_ds=None)
+    # With nothing of the first but what all of them have: which of them is the first is chance.
+    plain = replace(
+        pipelines[0],
+        agg_metric="mean",
+        missing=None,
+        region_agg="donors",
+        drop_genes="regions",
+        percent_ds=None,
+    )
     return [*wanted, Aggregation.of(plain, parts, atlas, regions, keeps_donors=True)]
 
 
