@@ -1,314 +1,189 @@
-"""The large published matrices, MicroarrayExpression.csv and PACall.csv, in blocks of rows.
+"""The large published matrices, MicroarrayExpression.csv and PACall.csv, read in whatever order is wanted.
 
-A row is ``probe_id,value,value,..`` with one value a sample and no header. Blocks of whole lines
-are parsed on two threads; a block that does not parse is read again slowly, cell by cell, to say
-what is wrong and where.
+A row is ``probe_id,value,value,..`` with one value a sample and no header. A first pass finds where each
+probe's row lies (`ingest.matrix_lines`); rows are then read and parsed (`ingest.matrix_text`) by as many
+threads as there are. A file that is not as it should be is gone through by `ingest.matrix_faults`.
 """
 
 import hashlib
-import re
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, NoReturn
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 from numpy.typing import NDArray
 
+from ingest import matrix_lines
 from ingest.errors import InputError
-from ingest.problems import Problems
+from ingest.matrix_faults import find_faults
+from ingest.matrix_lines import Lines, lines_of_block
+from ingest.matrix_text import IrregularError, parse_flags, parse_numbers
 from ingest.sources import SourceFile
 
-THREADS = 2
-LONGEST_LINE = 64 << 20
-MOST_DIGITS = 15
-MOST_EXACT = 10**MOST_DIGITS - 1  # probe ids up to here are exact as float64
-_COMMA, _NEWLINE, _ZERO = b",\n0"
-_COMMA_TO_NEWLINE = bytes.maketrans(b",", b"\n")
-_NUMBER = re.compile(rb"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_OTHER_ENCODINGS = {
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    b"\xef\xbb\xbf": "UTF-8 with a mark",
-    b"PK": "a zip",
-}
+BATCH = 1 << 19  # bytes of text parsed at once: with the numbers they become, they stay in the cache
+_COMMA = ord(",")
 
-
-@dataclass(frozen=True)
-class Block:
-    """Some consecutive rows of a matrix.
-
-    Attributes
-    ----------
-    first_line : int
-        Line of the file that the first row stands on, from 1.
-    probe_ids : numpy.ndarray of int64, shape (row,)
-    values : numpy.ndarray, shape (row, sample)
-        float64 expression, or bool detected.
-    """
-
-    first_line: int
-    probe_ids: NDArray[np.int64]
-    values: NDArray[np.float64] | NDArray[np.bool_]
-
-
-class _IrregularError(Exception):
-    """A block is not what the fast parser takes; the slow one finds out why."""
-
-
-_Parsed = tuple[NDArray[np.int64], NDArray[np.float64] | NDArray[np.bool_]]
-_Parser = Callable[[bytes, int], _Parsed]
+Values = NDArray[np.float64] | NDArray[np.bool_]
+_Parser = Callable[[NDArray[np.uint8], NDArray[np.int64], Any], None]
 
 
 class Matrix:
-    """One matrix file, read once from start to end.
+    """One matrix file, open inside a ``with``: `scan` it, say what to `expect` in it, then `read`.
 
     Parameters
     ----------
     file : SourceFile
     kind : {"expression", "detected"}
         Numbers (log2 intensity), or 0/1 calls.
-    probe_ids : numpy.ndarray of int64
-        The probes of Probes.csv: each must come exactly once, in any order.
-    n_samples : int
-        Rows of SampleAnnot.csv, so values a line.
+    aside : pathlib.Path
+        Where the file is extracted to if it is in a zip; removed at the end.
 
     Attributes
     ----------
-    sha256 : str
-        Of the whole file; there once `blocks` is exhausted.
     size : int
-        Bytes read.
+        Bytes of the (uncompressed) file.
+    lines : Lines
+    probe_ids : numpy.ndarray of int64
+    n_samples : int
+        There after `expect`.
     """
 
-    def __init__(self, file: SourceFile, kind: str, probe_ids: NDArray[np.int64], n_samples: int) -> None:
-        self.file = file
-        self.kind = kind
-        self.n_samples = n_samples
-        self.size = 0
-        self.sha256 = ""
-        self._parse, self._cell_problem = KINDS[kind]
-        self._sorted_ids = np.sort(probe_ids)
-        self._line_of = np.zeros(len(probe_ids), dtype=np.int64)  # 0: not seen yet
-        self._problems = Problems(str(file))
+    lines: Lines
+    probe_ids: NDArray[np.int64]
+    n_samples: int
 
-    def blocks(self) -> Iterator[Block]:
-        """Parse the file block by block, in the file's order.
+    def __init__(self, file: SourceFile, kind: str, aside: Path) -> None:
+        self.file, self.kind = file, kind
+        self._parse, self._dtype = KINDS[kind]
+        self._aside = aside
+        self._explaining = Lock()
 
-        Yields
-        ------
-        Block
+    def __enter__(self) -> "Matrix":
+        self._descriptor = os.open(self.file.on_disk(self._aside), os.O_RDONLY)
+        self._opened = os.fstat(self._descriptor)
+        self.size = self._opened.st_size
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+        self._aside.unlink(missing_ok=True)
+
+    def scan(self, pool: Executor) -> None:
+        """Have the lines found and the hash computed by threads, which must end before the file is closed."""
+        self._digest = pool.submit(self._hash)
+        starts = range(0, max(self.size, 1), matrix_lines.BLOCK)
+        self._parts = pool.map(partial(lines_of_block, self._descriptor), starts)
+
+    def expect(self, probe_ids: NDArray[np.int64], n_samples: int) -> None:
+        """Wait for the lines, and see that each probe has one.
+
+        Parameters
+        ----------
+        probe_ids : numpy.ndarray of int64
+            The probes of Probes.csv, in the order in which they are wanted.
+        n_samples : int
+            Rows of SampleAnnot.csv, so values a line.
 
         Raises
         ------
         InputError
-            At the end, with everything found wrong: ragged rows, cells that are not finite numbers
-            (or not 0/1), unknown, repeated and missing probes, a cut-off end, another encoding.
+            If there is not one line for each probe; with everything else that is wrong with the file.
         """
-        with ThreadPoolExecutor(THREADS) as pool:
-            yield from self._checked(self._parsed(pool))
-        self._report_missing()
-        self._problems.raise_if_any()
+        self.probe_ids, self.n_samples = probe_ids, n_samples
+        self.lines = Lines.joined(self._parts)
+        order = np.argsort(self.lines.probe_ids, kind="stable")
+        in_order = self.lines.probe_ids[order]
+        if self.lines.end != self.size or not np.array_equal(in_order, np.sort(probe_ids)):
+            self._explain()
+        self._line_of = order[np.searchsorted(in_order, probe_ids)]
 
-    def _parsed(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, bytes, "Future[_Parsed]"]]:
-        """Keep a few blocks in the making, hand them out in order."""
-        under_way: deque[tuple[int, bytes, Future[_Parsed]]] = deque()
-        for first_line, text in self._texts():
-            under_way.append((first_line, text, pool.submit(self._parse, text, self.n_samples)))
-            if len(under_way) > THREADS:
-                yield under_way.popleft()
-        yield from under_way
+    def read(self, start: int, stop: int) -> Values:
+        """Values of some of `probe_ids`; any number of threads may ask.
 
-    def _texts(self) -> Iterator[tuple[int, bytes]]:
-        """The file in pieces of whole lines, each with its first line's number."""
-        digest, line, rest = hashlib.sha256(), 1, b""
-        for block in self.file.blocks():
-            digest.update(block)
-            self._refuse_other_encoding(block)
-            self.size += len(block)
-            end = block.rfind(b"\n") + 1
-            if end == 0:
-                rest += block
-                self._refuse_endless_line(rest, line)
-                continue
-            text, rest = rest + block[:end], block[end:]
-            if b"\r" in text:
-                text = text.replace(b"\r\n", b"\n")
-            yield line, text
-            line += text.count(b"\n")
-        self.sha256 = digest.hexdigest()
-        if self.size == 0:
-            self._problems.add("the file is empty")
-        if rest:
-            self._problems.add("the last line has no end: the file is cut off, extract it again", line=line)
+        Returns
+        -------
+        numpy.ndarray, shape (stop - start, sample)
+            float64 expression, or bool detected.
 
-    def _refuse_other_encoding(self, block: bytes) -> None:
-        if self.size > 0:
-            return
-        for mark, name in _OTHER_ENCODINGS.items():
-            if block.startswith(mark):
-                raise InputError(
-                    f"{self.file}: line 1, column 1: this is {name}, expected plain text numbers."
-                )
+        Raises
+        ------
+        InputError
+            If one of them is wrong; with everything else that is: ragged rows, cells that are not finite
+            numbers (or not 0/1).
+        """
+        try:
+            return self.parsed(self._line_of[start:stop])
+        except IrregularError:
+            self._explain()
 
-    def _refuse_endless_line(self, rest: bytes, line: int) -> None:
-        if len(rest) > LONGEST_LINE:
-            raise InputError(
-                f"{self.file}: line {line}: longer than {LONGEST_LINE >> 20} MiB; not a published matrix."
-            )
+    def parsed(self, lines: NDArray[np.int64]) -> Values:
+        """Values of some lines; the first of the file is 0.
 
-    def _checked(self, parsed: Iterator[tuple[int, bytes, "Future[_Parsed]"]]) -> Iterator[Block]:
-        for first_line, text, future in parsed:
-            try:
-                probe_ids, values = future.result()
-            except _IrregularError:
-                self._diagnose(first_line, text)
-            else:
-                self._note_probes(first_line, probe_ids)
-                if not self._problems.found:  # after a problem the rest is only looked through
-                    yield Block(first_line, probe_ids, values)
-            if self._problems.full:
-                self._problems.raise_if_any()
+        Raises
+        ------
+        IrregularError
+            If one of them does not parse.
+        """
+        values: Values = np.empty((len(lines), self.n_samples), self._dtype)
+        step = max(1, BATCH // max(self.lines.longest, 1))
+        for start in range(0, len(lines), step):
+            text, row_ends = self._text(lines[start : start + step])
+            self._parse(text, row_ends, values[start : start + step])
+        return values
 
-    def _note_probes(self, first_line: int, probe_ids: NDArray[np.int64]) -> None:
-        """Remember on which line each probe stands; note the unknown and the repeated."""
-        places = np.minimum(np.searchsorted(self._sorted_ids, probe_ids), len(self._sorted_ids) - 1)
-        lines = first_line + np.arange(len(probe_ids))
-        known = self._sorted_ids[places] == probe_ids
-        for row in np.flatnonzero(~known):
-            self._problems.add(f"probe {probe_ids[row]} is not in Probes.csv", line=int(lines[row]), column=1)
-        first_of_block = np.zeros(len(probe_ids), dtype=bool)
-        first_of_block[np.unique(places, return_index=True)[1]] = True
-        repeated = known & ((self._line_of[places] > 0) | ~first_of_block)
-        self._line_of[places[known & ~repeated]] = lines[known & ~repeated]
-        for row in np.flatnonzero(repeated):
-            self._problems.add(
-                f"probe {probe_ids[row]} is there a second time (first on line {self._line_of[places[row]]})",
-                line=int(lines[row]),
-                column=1,
-            )
+    def _text(self, lines: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """What follows the probe ids of some lines, each with a comma at its end, and where those are."""
+        starts = self.lines.values[lines]
+        lengths = self.lines.stops[lines] - starts
+        stops = np.cumsum(lengths + 1) - 1
+        text = np.empty(stops[-1] + 1, np.uint8)
+        view, places = text.data, stops - lengths
+        for start, place, stop in zip(starts.tolist(), places.tolist(), stops.tolist(), strict=True):
+            if os.preadv(self._descriptor, [view[place:stop]], start) != stop - place:
+                self._refuse_change()
+        text[stops] = _COMMA
+        return text, stops
 
-    def _report_missing(self) -> None:
-        missing = self._sorted_ids[self._line_of == 0]
-        if len(missing) and not self._problems.found:
-            some = ", ".join(map(str, missing[:3]))
-            self._problems.add(
-                f"{len(missing)} of {len(self._sorted_ids)} probes of Probes.csv have no row "
-                f"(such as {some}); is the file cut off?"
-            )
+    def bytes(self, start: int, stop: int) -> bytes:
+        """A part of the file as it is."""
+        return os.pread(self._descriptor, stop - start, start)
 
-    def _diagnose(self, first_line: int, text: bytes) -> None:
-        """Find what is wrong with a block by looking at every cell."""
-        before = len(self._problems.found)
-        for line, row in enumerate(text.split(b"\n")[:-1], start=first_line):
-            cells = row.split(b",")
-            if len(cells) != self.n_samples + 1:
-                self._problems.add(
-                    f"{len(cells)} fields, expected {self.n_samples + 1}: probe_id, {self.n_samples} samples",
-                    line=line,
-                )
-                continue
-            self._diagnose_row(line, cells)
-            if self._problems.full:
-                return
-        if len(self._problems.found) == before:
-            self._problems.add("the lines from here on cannot be parsed", line=first_line)
+    def sha256(self) -> str:
+        """SHA-256 of the (uncompressed) file, in hex; waits for it."""
+        return self._digest.result()
 
-    def _diagnose_row(self, line: int, cells: list[bytes]) -> None:
-        if _is_probe_id(cells[0]):
-            self._note_probes(line, np.array([int(cells[0])]))
-        else:
-            self._problems.add(f"{_show(cells[0])} is not a probe id", line=line, column=1)
-        for column, cell in enumerate(cells[1:], start=2):
-            if problem := self._cell_problem(cell):
-                self._problems.add(f"{_show(cell)} {problem}", line=line, column=column)
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        for start in range(0, self.size, matrix_lines.BLOCK):
+            digest.update(self.bytes(start, start + matrix_lines.BLOCK))
+        return digest.hexdigest()
+
+    def refuse_change(self) -> None:
+        """See that nobody wrote to the file since it was opened: what was read is what was hashed.
+
+        Raises
+        ------
+        InputError
+        """
+        now = os.fstat(self._descriptor)
+        if (now.st_size, now.st_mtime_ns) != (self._opened.st_size, self._opened.st_mtime_ns):
+            self._refuse_change()
+
+    def _refuse_change(self) -> NoReturn:
+        raise InputError(f"{self.file}: the file changed while it was read; ingest it again.")
+
+    def _explain(self) -> NoReturn:
+        """Raise what is wrong with the file; one thread looks for it, others wait."""
+        with self._explaining:
+            find_faults(self)
+            self._refuse_change()
 
 
-def _show(cell: bytes) -> str:
-    return repr(cell[:40].decode("utf-8", "backslashreplace")) if cell else "an empty field"
-
-
-def _number_problem(cell: bytes) -> str | None:
-    if _NUMBER.fullmatch(cell):
-        return None if np.isfinite(float(cell)) else "is too large for a number"
-    return "is not a finite number"
-
-
-def _is_probe_id(cell: bytes) -> bool:
-    return cell.isdigit() and len(cell) <= MOST_DIGITS
-
-
-def _flag_problem(cell: bytes) -> str | None:
-    return None if cell in (b"0", b"1") else "is not 0 or 1"
-
-
-def _line_ends(text: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    characters = np.frombuffer(text, dtype=np.uint8)
-    ends = np.flatnonzero(characters == _NEWLINE)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    return characters, starts, ends
-
-
-def _parse_numbers(text: bytes, n_samples: int) -> _Parsed:
-    """Parse rows of numbers.
-
-    Every comma is made a line end and the one column that results is parsed at once: pyarrow's
-    correctly rounded parser then fills one row-major array, 1.5 x faster than column by column.
-    """
-    characters, starts, _ = _line_ends(text)
-    commas = np.add.reduceat(characters == _COMMA, starts, dtype=np.int64)
-    if np.any(commas != n_samples):
-        raise _IrregularError
-    column = _parse_column(text.translate(_COMMA_TO_NEWLINE))
-    if len(column) != len(starts) * (n_samples + 1):
-        raise _IrregularError
-    table = column.reshape(len(starts), n_samples + 1)
-    if not np.isfinite(table).all() or np.any(table[:, 0] < 0) or np.any(table[:, 0] > MOST_EXACT):
-        raise _IrregularError
-    probe_ids = table[:, 0].astype(np.int64)
-    if np.any(probe_ids != table[:, 0]):
-        raise _IrregularError
-    return probe_ids, table[:, 1:]
-
-
-def _parse_column(text: bytes) -> NDArray[np.float64]:
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(text),
-            read_options=pa.csv.ReadOptions(
-                column_names=["value"], use_threads=False, block_size=len(text) + 1
-            ),
-            parse_options=pa.csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-            convert_options=pa.csv.ConvertOptions(column_types={"value": pa.float64()}, null_values=[""]),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise _IrregularError from error
-    column = table.column(0)
-    if column.null_count:
-        raise _IrregularError
-    values: NDArray[np.float64] = column.to_numpy()
-    return values
-
-
-def _parse_flags(text: bytes, n_samples: int) -> _Parsed:
-    """Parse rows of 0/1: behind the probe id every row has the same width, so no number is parsed."""
-    characters, starts, ends = _line_ends(text)
-    width = 2 * n_samples  # ",0,1,1.."
-    if np.any(ends - starts <= width):
-        raise _IrregularError
-    cells = np.lib.stride_tricks.sliding_window_view(characters, width)[ends - width]
-    values = cells[:, 1::2] - np.uint8(_ZERO)
-    if np.any(cells[:, ::2] != _COMMA) or np.any(values > 1):
-        raise _IrregularError
-    ids = [text[start:stop] for start, stop in zip(starts.tolist(), (ends - width).tolist(), strict=True)]
-    if not all(map(_is_probe_id, ids)):
-        raise _IrregularError
-    return np.array(ids, dtype="S").astype(np.int64), values.astype(bool)
-
-
-KINDS: dict[str, tuple[_Parser, Callable[[bytes], str | None]]] = {
-    "expression": (_parse_numbers, _number_problem),
-    "detected": (_parse_flags, _flag_problem),
+KINDS: dict[str, tuple[_Parser, type]] = {
+    "expression": (parse_numbers, np.float64),
+    "detected": (parse_flags, np.bool_),
 }

@@ -4,7 +4,7 @@ import hashlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,20 @@ class SourceFile:
             while block := stream.read(_BLOCK):
                 yield block
 
+    def on_disk(self, aside: Path) -> Path:
+        """The file's own path, or, of a member of a zip, that of a copy made at `aside`.
+
+        Raises
+        ------
+        InputError
+            If the zip is damaged.
+        """
+        if self.member is None:
+            return self.path
+        with aside.open("wb") as target:
+            target.writelines(self.blocks())
+        return aside
+
     def sha256(self) -> str:
         """SHA-256 of the (uncompressed) file, in hex."""
         digest = hashlib.sha256()
@@ -110,6 +124,8 @@ class _Kind:
         abagen's folder for all donors.
     folder, archive, kept_archive : re.Pattern
         A donor's folder; a donor's zip; and a donor's zip as abagen keeps it inside the folder.
+    hint : str
+        What to do where there is none; ``{}`` is the directory.
     """
 
     files: tuple[str, ...]
@@ -117,6 +133,7 @@ class _Kind:
     folder: re.Pattern[str]
     archive: re.Pattern[str]
     kept_archive: re.Pattern[str]
+    hint: str
 
 
 _MICROARRAY = _Kind(
@@ -125,6 +142,8 @@ _MICROARRAY = _Kind(
     re.compile(r"normalized_microarray_donor(\w+)"),
     re.compile(r"(?:normalized_microarray_)?donor(\w+)\.zip"),
     re.compile(r"(?:normalized_microarray_)?donor(\w+)\.zip"),
+    "no folder normalized_microarray_donor<ID> and no donor zip in it; "
+    "`ahba fetch {0}` downloads them, `ahba simulate {0}` makes some up.",
 )
 _RNASEQ = _Kind(
     RNASEQ_FILES,
@@ -132,10 +151,13 @@ _RNASEQ = _Kind(
     re.compile(r"rnaseq_donor(\w+)"),
     re.compile(r"rnaseq_donor(\w+)\.zip"),
     re.compile(r"(?:rnaseq_)?donor(\w+)\.zip"),
+    "no folder rnaseq_donor<ID> and no RNA-seq zip in it; `ahba fetch {0} --what rnaseq` downloads them.",
 )
 
 
-def find_donors(directory: Path, *, required: bool = True) -> dict[str, DonorFiles]:
+def find_donors(
+    directory: Path, *, required: bool = True, only: Container[str] | None = None
+) -> dict[str, DonorFiles]:
     """Find every donor's microarray files below a directory.
 
     Accepts what ``ahba fetch`` leaves, abagen's data directory (with or without its ``microarray``
@@ -146,6 +168,8 @@ def find_donors(directory: Path, *, required: bool = True) -> dict[str, DonorFil
     directory : pathlib.Path
     required : bool
         Whether it is an error if there is no donor.
+    only : container of str, optional
+        The donors that matter: of others, those that are not whole are passed over.
 
     Returns
     -------
@@ -157,45 +181,14 @@ def find_donors(directory: Path, *, required: bool = True) -> dict[str, DonorFil
     InputError
         If there is no such directory, no donor in it, a donor twice, or a donor without all its files.
     """
-    found = _find(directory, _MICROARRAY)
-    if required and not found:
-        raise InputError(
-            f"{directory}: no folder normalized_microarray_donor<ID> and no donor zip in it; "
-            f"`ahba fetch {directory}` downloads them, `ahba simulate {directory}` makes some up."
-        )
-    return found
+    return _find(directory, _MICROARRAY, required, only)
 
 
-def find_rnaseq(directory: Path, *, required: bool = False) -> dict[str, DonorFiles]:
-    """Find every donor's RNA-seq files below a directory.
-
-    Accepts what ``ahba fetch --what rnaseq`` leaves, abagen's data directory (with or without its ``rnaseq``
-    level), a single donor's folder, and zips that are not extracted.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-    required : bool
-        Whether it is an error if there is no donor.
-
-    Returns
-    -------
-    dict of str to DonorFiles
-        By donor, in ascending donor number.
-
-    Raises
-    ------
-    InputError
-        If there is no such directory, a donor twice, a donor without all its files, or no donor though
-        `required`.
-    """
-    found = _find(directory, _RNASEQ)
-    if required and not found:
-        raise InputError(
-            f"{directory}: no folder rnaseq_donor<ID> and no RNA-seq zip in it; "
-            f"`ahba fetch {directory} --what rnaseq` downloads them."
-        )
-    return found
+def find_rnaseq(
+    directory: Path, *, required: bool = False, only: Container[str] | None = None
+) -> dict[str, DonorFiles]:
+    """Find every donor's RNA-seq files below a directory, as `find_donors` finds microarray files."""
+    return _find(directory, _RNASEQ, required, only)
 
 
 def donor_order(donor: str) -> tuple[int, str]:
@@ -203,12 +196,21 @@ def donor_order(donor: str) -> tuple[int, str]:
     return (int(donor), donor) if donor.isdigit() else (1 << 62, donor)
 
 
-def _find(directory: Path, kind: _Kind) -> dict[str, DonorFiles]:
+def _find(directory: Path, kind: _Kind, required: bool, only: Container[str] | None) -> dict[str, DonorFiles]:
     if not directory.is_dir():
         raise InputError(f"{directory}: there is no such directory; `ahba fetch {directory}` would fill one.")
     found: dict[str, dict[str, SourceFile]] = {}
     for place in _places(directory, kind):
-        _add_place(found, place, kind)
+        donor = _donor_of(place, kind)
+        if donor is None:
+            continue
+        try:
+            _add_place(found, donor, place, kind)
+        except InputError:
+            if only is None or donor in only:
+                raise
+    if required and not found:
+        raise InputError(f"{directory}: {kind.hint.format(directory)}")
     return {donor: DonorFiles(donor, found[donor]) for donor in sorted(found, key=donor_order)}
 
 
@@ -223,14 +225,16 @@ def _places(directory: Path, kind: _Kind) -> Iterator[Path]:
             yield from sorted(folder.iterdir())
 
 
-def _add_place(found: dict[str, dict[str, SourceFile]], place: Path, kind: _Kind) -> None:
-    if place.is_dir() and (match := kind.folder.fullmatch(place.name)):
-        files = _folder_files(place, kind)
-    elif place.is_file() and (match := kind.archive.fullmatch(place.name)):
-        files = _archive_files(place, kind)
-    else:
-        return
-    donor, any_file = match[1], kind.files[0]
+def _donor_of(place: Path, kind: _Kind) -> str | None:
+    """The donor whose folder or zip this is, if any."""
+    pattern = kind.folder if place.is_dir() else kind.archive
+    match = pattern.fullmatch(place.name)
+    return match[1] if match else None
+
+
+def _add_place(found: dict[str, dict[str, SourceFile]], donor: str, place: Path, kind: _Kind) -> None:
+    files = _folder_files(place, kind) if place.is_dir() else _archive_files(place, kind)
+    any_file = kind.files[0]
     if donor in found and files[any_file] != found[donor][any_file]:
         first = found[donor][any_file].path
         raise InputError(f"Donor {donor} is there twice: {first} and {place}; keep one of them.")

@@ -70,12 +70,22 @@ class RowReader:
         if not len(rows):
             raise ValueError("no rows to read")
         wanted, places = np.unique(rows, return_inverse=True)
-        runs = adjacent_runs(wanted, array.chunks[0], array.shards[0] if array.shards else array.chunks[0])
-        blocks = await asyncio.gather(*(self._run(array, matrix, run, columns) for run in runs))
-        part: NDArray[Any] = np.empty((len(wanted), *blocks[0].shape[1:]), array.dtype)
-        for (start, stop), block in zip(runs, blocks, strict=True):
-            first, last = np.searchsorted(wanted, (start, stop))
-            part[first:last] = block if last - first == stop - start else block[wanted[first:last] - start]
+        file, (chunk, width) = (array.shards or array.chunks)[0], array.chunks
+        runs = adjacent_runs(wanted, chunk, file)
+        chosen = np.arange(array.shape[1])[columns]
+        spans = adjacent_runs(np.unique(chosen), width, array.shape[1])
+        part: NDArray[Any] = np.empty((len(wanted), len(chosen)), array.dtype)
+
+        async def fill(run: Run, span: Run) -> None:
+            block = await self._run(array, matrix, run, span)
+            there = slice(*np.searchsorted(wanted, run))
+            inside = np.flatnonzero((chosen >= span[0]) & (chosen < span[1]))
+            kept = block[:, as_slice(chosen[inside] - span[0])]
+            part[there, as_slice(inside)] = (
+                kept if there.stop - there.start == len(kept) else kept[wanted[there] - run[0]]
+            )
+
+        await asyncio.gather(*(fill(run, span) for run in runs for span in spans))
         return part if np.array_equal(wanted, rows) else part[places]
 
     async def _matrix(self, matrix: str) -> Any:
@@ -84,13 +94,11 @@ class RowReader:
                 self._open[matrix] = await self._root.getitem(matrix)
         return self._open[matrix]
 
-    async def _run(self, array: Any, matrix: str, run: Run, columns: Positions) -> NDArray[Any]:
+    async def _run(self, array: Any, matrix: str, run: Run, span: Run) -> NDArray[Any]:
         where = f"{self._path}/{matrix}"
         with damage_named(where):
             async with self._turn:
-                read: NDArray[Any] = await array.getitem((slice(*run), slice(None)))
-                values = read[:, columns]
-                del read  # before the next one is read
+                values: NDArray[Any] = await array.getitem((slice(*run), slice(*span)))
         lacking = np.isnan(values).any() if values.dtype.kind == "f" else not values.any()
         # What is missing reads as the fill value: only then is it worth while to look for the file.
         if lacking and not await self._is_there(array, matrix, run[0]):

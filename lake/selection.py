@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Axis = Literal["sample", "probe"]
 
 # Probes in memory at once: 1,024 in all 3,702 samples are 30 MB.
-BLOCK = 1024
+BLOCK = 2048
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ import zarr
 from numpy.typing import NDArray
 
 from lake.arrays import missing_shards, open_matrix, read_table
+from lake.donor_tables import COMMON_TABLES, common_metadata
 from lake.errors import DamageError
-from lake.ingestion import COMMON_TABLES, common_metadata
 from lake.layout import (
     MATRICES,
     RNASEQ_GENES,

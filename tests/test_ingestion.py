@@ -267,15 +267,14 @@ def test_readers_see_no_donor_before_it_is_committed(
 ) -> None:
     store, seen = tmp_path / "store.zarr", []
     ingest_directory(published, store, donors=["9861"])
-    blocks = Matrix.blocks
+    read = Matrix.read
 
-    def watched(self: Matrix) -> Any:
-        for block in blocks(self):
-            reader = lake.open(store)
-            seen.append((reader.donors, reader.microarray().sizes["sample"]))
-            yield block
+    def watched(self: Matrix, start: int, stop: int) -> Any:
+        reader = lake.open(store)
+        seen.append((reader.donors, reader.microarray().sizes["sample"]))
+        return read(self, start, stop)
 
-    monkeypatch.setattr(Matrix, "blocks", watched)
+    monkeypatch.setattr(Matrix, "read", watched)
     ingest_directory(published, store, donors=["10021"])
     assert len(seen) >= 2
     assert set(map(repr, seen)) == {repr((["9861"], 95))}
@@ -294,20 +293,20 @@ def test_an_ingest_at_work_holds_the_lock(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, refused = tmp_path / "store.zarr", []
-    blocks = Matrix.blocks
+    scan = Matrix.scan
 
     def second() -> None:
         with pytest.raises(StoreError, match="another ingest is at work"):
             ingest_directory(published, store)
         refused.append(True)
 
-    def watched(self: Matrix) -> Any:
+    def watched(self: Matrix, pool: Any) -> None:
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
-        yield from blocks(self)
+        scan(self, pool)
 
-    monkeypatch.setattr(Matrix, "blocks", watched)
+    monkeypatch.setattr(Matrix, "scan", watched)
     ingest_directory(published, store, donors=["12876"])
     assert refused == [True, True]
     assert lake.open(store).donors == ["12876"]
@@ -419,6 +418,25 @@ def test_unknown_donors_are_refused(published: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="Donor 15496 is not in the source; it has 9861, 10021, 12876"):
         ingest_directory(published, tmp_path / "store.zarr", donors=["15496"])
     assert not (tmp_path / "store.zarr").exists()
+
+
+@pytest.mark.parametrize("damage", ["PACall.csv", "all", "a half zip"])
+def test_donors_that_were_not_asked_for_may_be_incomplete(
+    damage: str, published_copy: Path, tmp_path: Path
+) -> None:
+    folder = donor_folder(published_copy, "10021")
+    (folder / "PACall.csv").unlink()
+    if damage == "all":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    if damage == "a half zip":
+        (folder / "normalized_microarray_donor10021.zip").write_bytes(b"PK and no more")
+    for donors in ("all", ["10021"], ["9861", "H0351.2002"]):
+        with pytest.raises(InputError, match="donor10021"):
+            ingest_directory(published_copy, tmp_path / "store.zarr", donors=donors)
+    done = ingest_directory(published_copy, tmp_path / "store.zarr", donors=["H0351.2001"])
+    assert statuses(done) == {"9861": "ingested"}
+    assert lake.open(tmp_path / "store.zarr").donors == ["9861"]
 
 
 def other_donor(folder: Path, first_well: int) -> None:

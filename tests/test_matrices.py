@@ -5,6 +5,8 @@ import random
 import re
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +15,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ingest.matrices
-import ingest.sources
+from ingest import matrix_faults, matrix_lines
 from ingest.errors import InputError
 from ingest.matrices import Matrix
 from ingest.sources import SourceFile
 from lake.ingestion import ingest_directory
-from tests.helpers import donor_folder, read_matrix, read_rows, rewrite, tree
+from tests.helpers import donor_folder, read_matrix, read_rows, rewrite, tree, zip_donor
 
 N_PROBES, N_SAMPLES = 400, 36  # of donor 12876
 
 
+@contextmanager
+def opened(path: Path, kind: str, probe_ids: list[int], n_samples: int) -> Iterator[Matrix]:
+    aside, ids = path.with_suffix(".aside"), np.array(probe_ids, dtype=np.int64)
+    with Matrix(SourceFile(path), kind, aside) as matrix, ThreadPoolExecutor(2) as pool:
+        matrix.scan(pool)
+        matrix.expect(ids, n_samples)
+        yield matrix
+
+
 def parsed(path: Path, kind: str, probe_ids: list[int], n_samples: int) -> dict[int, list[float]]:
-    matrix = Matrix(SourceFile(path), kind, np.array(probe_ids, dtype=np.int64), n_samples)
-    rows = {}
-    for block in matrix.blocks():
-        rows |= dict(zip(block.probe_ids.tolist(), block.values.tolist(), strict=True))
-    assert matrix.size == path.stat().st_size
-    assert matrix.sha256 == SourceFile(path).sha256()
-    return rows
+    with opened(path, kind, probe_ids, n_samples) as matrix:
+        values = matrix.read(0, len(probe_ids))
+        assert matrix.size == path.stat().st_size
+        assert matrix.sha256() == SourceFile(path).sha256()
+        matrix.refuse_change()
+    return dict(zip(probe_ids, values.tolist(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +61,7 @@ FILES = {"expression": "MicroarrayExpression.csv", "detected": "PACall.csv"}
 def test_block_boundaries_do_not_matter(
     kind: str, block: int, folder: Path, probe_ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.sources, "_BLOCK", block)
+    monkeypatch.setattr(matrix_lines, "BLOCK", block)
     path = folder / FILES[kind]
     assert parsed(path, kind, probe_ids, N_SAMPLES) == read_matrix(path)
 
@@ -61,21 +71,63 @@ def test_block_boundaries_do_not_matter(
 def test_crlf_is_accepted(
     kind: str, block: int, folder: Path, probe_ids: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.sources, "_BLOCK", block)
+    monkeypatch.setattr(matrix_lines, "BLOCK", block)
     path = tmp_path / "crlf.csv"
     path.write_bytes((folder / FILES[kind]).read_bytes().replace(b"\n", b"\r\n"))
     assert parsed(path, kind, probe_ids, N_SAMPLES) == read_matrix(folder / FILES[kind])
 
 
-def test_blocks_come_in_the_files_order_with_their_lines(
-    folder: Path, probe_ids: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("batch", [1, 1000, 1 << 19])
+def test_any_part_is_read_in_the_order_asked(
+    kind: str, batch: int, folder: Path, probe_ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.sources, "_BLOCK", 5000)
-    path = folder / FILES["expression"]
-    blocks = list(Matrix(SourceFile(path), "expression", np.array(probe_ids), N_SAMPLES).blocks())
-    assert len(blocks) > 10
-    assert np.concatenate([b.probe_ids for b in blocks]).tolist() == list(read_matrix(path))
-    assert [b.first_line for b in blocks] == list(np.cumsum([1, *(len(b.probe_ids) for b in blocks[:-1])]))
+    monkeypatch.setattr(ingest.matrices, "BATCH", batch)
+    path = folder / FILES[kind]
+    expected = read_matrix(path)
+    wanted = random.Random(0).sample(probe_ids, len(probe_ids))
+    with opened(path, kind, wanted, N_SAMPLES) as matrix:
+        for start, stop in ((0, 1), (399, 400), (17, 230)):
+            assert matrix.read(start, stop).tolist() == [expected[i] for i in wanted[start:stop]]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_zip_is_extracted_and_the_copy_removed(
+    kind: str, folder: Path, probe_ids: list[int], tmp_path: Path
+) -> None:
+    archive, aside = tmp_path / "donor.zip", tmp_path / "aside"
+    zip_donor(folder, archive)
+    file = SourceFile(archive, FILES[kind])
+    with Matrix(file, kind, aside) as matrix, ThreadPoolExecutor(1) as pool:
+        assert aside.stat().st_size == matrix.size == file.size
+        matrix.scan(pool)
+        matrix.expect(np.array(probe_ids), N_SAMPLES)
+        expected = read_matrix(folder / FILES[kind])
+        assert matrix.read(0, N_PROBES).tolist() == [expected[i] for i in probe_ids]
+    assert not aside.exists()
+
+
+@pytest.fixture
+def matrix_copy(folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / FILES["expression"]
+    path.write_bytes((folder / path.name).read_bytes())
+    return path
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(matrix_copy: Path, probe_ids: list[int]) -> None:
+    with opened(matrix_copy, "expression", probe_ids, N_SAMPLES) as matrix:
+        rewrite(matrix_copy, lambda data: data[:-5000])
+        with pytest.raises(InputError, match=r"Expression\.csv: the file changed while it was read"):
+            matrix.read(0, N_PROBES)
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(
+    matrix_copy: Path, probe_ids: list[int]
+) -> None:
+    with opened(matrix_copy, "expression", probe_ids, N_SAMPLES) as matrix:
+        rewrite(matrix_copy, lambda data: data.replace(b",3.", b",4.", 1))
+        with pytest.raises(InputError, match="the file changed while it was read; ingest it again"):
+            matrix.refuse_change()
 
 
 # ---------------------------------------------------------------- numbers
@@ -149,7 +201,7 @@ def test_the_order_of_rows_never_matters(
     lines = [f"{i},{','.join(map(str, flags[i]))}\n" for i in dice.sample(ids, n_rows)]
     path.write_text("".join(lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest.sources, "_BLOCK", block)
+        patch.setattr(matrix_lines, "BLOCK", block)
         assert parsed(path, "detected", ids, n_samples) == flags
         assert parsed(path, "expression", ids, n_samples) == flags
 
@@ -397,7 +449,7 @@ def test_faults_are_named_wherever_blocks_end(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ingest.sources, "_BLOCK", block)
+    monkeypatch.setattr(matrix_lines, "BLOCK", block)
     name, change, words = CORRUPTIONS[fault]
     path = tmp_path / name
     path.write_bytes(change((folder / name).read_bytes()))
@@ -418,19 +470,27 @@ def test_a_repeated_probe_is_seen_beside_a_wrong_cell(
     assert "line 401, column 1: probe" in str(caught.value)
 
 
-def test_nothing_is_handed_out_after_a_fault(folder: Path, probe_ids: list[int], tmp_path: Path) -> None:
+def test_every_thread_is_told_of_a_fault_anywhere(folder: Path, probe_ids: list[int], tmp_path: Path) -> None:
     path = tmp_path / E
-    path.write_bytes(cell(1, 2, b"x")((folder / E).read_bytes()))
-    blocks: Iterator[object] = Matrix(SourceFile(path), "expression", np.array(probe_ids), N_SAMPLES).blocks()
-    with pytest.raises(InputError):
-        next(blocks)
+    path.write_bytes(both(cell(1, 2, b"x"), cell(300, 5, b""))((folder / E).read_bytes()))
+    order = list(read_matrix(folder / E))
+
+    def message(start: int) -> str:
+        with pytest.raises(InputError) as caught:
+            matrix.read(start, start + 1)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool, opened(path, "expression", order, N_SAMPLES) as matrix:
+        first, second = pool.map(message, (0, 299))
+    assert first == second
+    assert "2 problems" in first
 
 
 def test_an_endless_line_is_not_read_into_memory(
     tmp_path: Path, probe_ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.matrices, "LONGEST_LINE", 1 << 16)
-    monkeypatch.setattr(ingest.sources, "_BLOCK", 1 << 12)
+    monkeypatch.setattr(matrix_faults, "LONGEST_LINE", 1 << 16)
+    monkeypatch.setattr(matrix_lines, "BLOCK", 1 << 12)
     path = tmp_path / E
     path.write_bytes(b"1," + b"7" * (1 << 20))
     with pytest.raises(InputError, match=r"line 1: longer than .* not a published matrix"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import lake
 from lake.errors import DamageError, RequestError
-from lake.layout import PROBES, SAMPLES, chunk_rows
+from lake.layout import PROBES, SAMPLES, chunk_columns, chunk_rows
 from lake.names import resolve
 from lake.queries import gene_tables
 from lake.rows import adjacent_runs, by_donor
@@ -434,7 +434,7 @@ def test_samples_are_shared_out_among_donors(columns: list[int]) -> None:
 @pytest.mark.parametrize("n_samples", [1, 121, 363, 946, 4000])
 @pytest.mark.parametrize("itemsize", [1, 8])
 def test_a_chunk_is_small(n_samples: int, itemsize: int) -> None:
-    assert itemsize * n_samples * chunk_rows(n_samples, itemsize) <= 128 << 10
+    assert itemsize * chunk_columns(n_samples, itemsize) * chunk_rows(n_samples, itemsize) <= 128 << 10
 
 
 @pytest.mark.parametrize("name", ["expression", "detected"])

@@ -129,6 +129,15 @@ def test_all_missing_files_are_named_together(published_copy: Path) -> None:
         find_donors(published_copy)
 
 
+def test_donors_that_do_not_matter_may_be_incomplete(published_copy: Path) -> None:
+    (donor_folder(published_copy, "10021") / "PACall.csv").unlink()
+    (published_copy / "normalized_microarray_donor15496.zip").write_bytes(b"half")
+    assert list(find_donors(published_copy, only={"9861"})) == ["9861", "12876"]
+    for donor in ("10021", "15496"):
+        with pytest.raises(InputError, match=f"donor{donor}"):
+            find_donors(published_copy, only={"9861", donor})
+
+
 def test_the_same_donor_twice_is_refused(published_copy: Path) -> None:
     zip_donor(donor_folder(published_copy, "9861"), published_copy / "normalized_microarray_donor9861.zip")
     with pytest.raises(InputError, match=r"Donor 9861 is there twice: .* and .*; keep one of them"):

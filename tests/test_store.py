@@ -18,6 +18,7 @@ from lake.arrays import CheckedMatrix
 from lake.errors import RequestError, StoreError
 from lake.layout import (
     CHUNK_BYTES,
+    CHUNK_ROW_BYTES,
     CHUNK_ROWS,
     DONORS,
     FORMAT_VERSION,
@@ -27,6 +28,7 @@ from lake.layout import (
     SAMPLES,
     SHARD_BYTES,
     SHARD_ROWS,
+    chunk_columns,
     chunk_rows,
     shard_rows,
 )
@@ -136,14 +138,29 @@ def test_the_layout_documents_every_variable() -> None:
         assert variable.dtype in {"f8", "i8", "bool", "str"}
 
 
-@pytest.mark.parametrize("n_samples", [1, 36, 946, 2048, 2049, 50_000, 10_000_000])
-def test_chunks_and_shards_are_bounded_and_fit(n_samples: int) -> None:
-    chunk, shard = chunk_rows(n_samples), shard_rows(n_samples)
-    assert 1 <= chunk <= CHUNK_ROWS
-    assert chunk <= shard <= SHARD_ROWS
-    assert shard % chunk == 0
-    assert 8 * n_samples * chunk <= CHUNK_BYTES or chunk == 1
-    assert 8 * n_samples * shard <= SHARD_BYTES or shard == chunk
+@pytest.mark.parametrize("n_samples", [1, 36, 121, 129, 946, 2048, 2049, 50_000, 10_000_000])
+@pytest.mark.parametrize("itemsize", CHUNK_BYTES)
+def test_chunks_and_shards_are_bounded_and_fit(n_samples: int, itemsize: int) -> None:
+    rows, columns, shard = (
+        chunk_rows(n_samples, itemsize),
+        chunk_columns(n_samples, itemsize),
+        shard_rows(n_samples),
+    )
+    assert 1 <= rows <= CHUNK_ROWS
+    assert 1 <= columns <= n_samples
+    assert itemsize * columns <= CHUNK_ROW_BYTES
+    assert rows * columns * itemsize <= CHUNK_BYTES[itemsize]
+    assert rows <= shard <= SHARD_ROWS
+    assert shard % rows == 0
+    assert 8 * n_samples * shard <= SHARD_BYTES or shard <= CHUNK_ROWS
+    parts = -(-n_samples // columns)
+    assert parts * columns - n_samples < parts  # little is padded
+
+
+def test_a_donors_chunks() -> None:
+    """As measured for the six donors: a gene reads 32 rows, a place an eighth of the largest donor."""
+    assert (chunk_rows(946), chunk_columns(946), shard_rows(946)) == (32, 119, 2048)
+    assert (chunk_rows(946, 1), chunk_columns(946, 1)) == (128, 946)
 
 
 # ---------------------------------------------------------------- what is refused
@@ -197,6 +214,23 @@ def test_reading_changes_nothing(store_copy: Path, atlas: Any) -> None:
 def test_arrays_cannot_be_written_through(small_lake: lake.Lake) -> None:
     with pytest.raises(ValueError, match="read-only"):
         small_lake._root["probes/probe_id"][0] = 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["expression", "detected"])
+@pytest.mark.parametrize("rows", [slice(None), [3, 5], 7])
+def test_a_missing_object_of_a_remote_store_is_an_error(name: str, rows: Any, store_copy: Path) -> None:
+    """Not seen on opening, which would take a request for each, but when it would be read as fill values."""
+    remote = lake.open(f"file://{store_copy}")
+    data = remote.microarray()[name]
+    whole = data.isel(probe=rows).to_numpy()
+    assert (whole == lake.open(store_copy).microarray()[name].isel(probe=rows).to_numpy()).all()
+    (store_copy / "microarray" / "10021" / name / "c" / "0" / "0").unlink()
+    with pytest.raises(StoreError, match=f"microarray/10021/{name}/c/0/0.* is missing"):
+        data.isel(probe=rows).compute()
+    with pytest.raises(StoreError, match=f"microarray/10021/{name}/c/0/0.* is missing"):
+        lake.open(f"file://{store_copy}").microarray()[name].compute()
+    others = np.flatnonzero(remote.samples["donor"] != "10021")
+    assert data.isel(sample=others).shape[1] == data.isel(sample=others).to_numpy().shape[1]
 
 
 # ---------------------------------------------------------------- donors

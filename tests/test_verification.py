@@ -165,16 +165,23 @@ def test_no_changed_bit_of_the_manifest_goes_unseen(store_copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [variable.name for variable in MATRICES])
-def test_no_changed_bit_of_a_matrix_goes_unread(name: str, store_copy: Path) -> None:
+def test_no_changed_bit_of_a_matrix_changes_what_is_read(name: str, store_copy: Path) -> None:
+    """It is an error, but for the few bits of gzip's header that mean nothing, such as its date."""
     dice, shard = random.Random(1), store_copy / "microarray" / "12876" / name / "c" / "0" / "0"
-    original = shard.read_bytes()
-    for _ in range(20):
+    original, refused = shard.read_bytes(), 0
+    values = lake.open(store_copy).microarray()[name].to_numpy()
+    for _ in range(40):
         place = dice.randrange(len(original))
         shard.write_bytes(
             original[:place] + bytes([original[place] ^ (1 << dice.randrange(8))]) + original[place + 1 :]
         )
-        with pytest.raises(StoreError, match=f"microarray/12876/{name}"):
-            lake.open(store_copy).microarray()[name].compute()
+        try:
+            found = lake.open(store_copy).microarray()[name].to_numpy()
+        except StoreError:
+            refused += 1
+        else:
+            assert (found == values).all()
+    assert refused > 30
 
 
 def test_a_shard_that_goes_after_opening_is_an_error(store_copy: Path) -> None:
