@@ -10,18 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lake.catalogue import atlases, load_atlas
+    from lake.batch_file import read_batch
+    from lake.catalogue import atlas, atlases, load_atlas
     from lake.coexpression import (
         read_donor_expression,
         write_gene_coexpression,
         write_region_pairs,
         write_stable_genes,
     )
+    from lake.distances import distance_table
+    from lake.grids import grid, multiverse
     from lake.ingestion import ingest_directory
+    from lake.learning.exports import to_anndata, to_sklearn
+    from lake.learning.feed import Feed, feed
+    from lake.learning.huggingface import to_huggingface
+    from lake.learning.observations import Observations, observations
     from lake.masks import interpolated_map, samples_in_mask, write_maps
     from lake.pipelines import read_pipeline, read_reannotation
     from lake.queries import gene_tables
-    from lake.runs import expression, run, tables_for
+    from lake.reduced import read_reductions
+    from lake.reductions import reduction
+    from lake.runs import dry_run, expression, run, tables_for
+    from lake.scheduling import connect
     from lake.selection import Selection
     from lake.sql import query
     from lake.store import Lake
@@ -38,29 +48,45 @@ if TYPE_CHECKING:
 __all__ = [
     "Atlas",
     "AtlasSet",
+    "Feed",
     "Lake",
+    "Observations",
     "Pipeline",
     "Selection",
+    "atlas",
     "atlases",
+    "connect",
     "correlated_gene_expression",
+    "distance_table",
+    "dry_run",
     "expression",
+    "feed",
     "gene_coexpression",
     "gene_tables",
+    "grid",
     "ingest_directory",
     "interpolated_map",
     "load_atlas",
+    "multiverse",
+    "observations",
     "open",
     "query",
+    "read_batch",
     "read_donor_expression",
     "read_expression",
     "read_pipeline",
     "read_reannotation",
+    "read_reductions",
+    "reduction",
     "region_distances",
     "remove_distance",
     "run",
     "samples_in_mask",
     "stable_genes",
     "tables_for",
+    "to_anndata",
+    "to_huggingface",
+    "to_sklearn",
     "verify",
     "write_gene_coexpression",
     "write_maps",
@@ -72,28 +98,44 @@ __all__ = [
 _HOMES = {
     "Atlas": "transforms.atlas",
     "AtlasSet": "transforms.atlas_set",
+    "Feed": "lake.learning.feed",
     "Lake": "lake.store",
+    "Observations": "lake.learning.observations",
     "Pipeline": "transforms.pipeline",
     "Selection": "lake.selection",
+    "atlas": "lake.catalogue",
     "atlases": "lake.catalogue",
+    "connect": "lake.scheduling",
     "correlated_gene_expression": "transforms.coexpression",
+    "distance_table": "lake.distances",
     "expression": "lake.runs",
+    "feed": "lake.learning.feed",
     "gene_coexpression": "transforms.coexpression",
     "gene_tables": "lake.queries",
+    "grid": "lake.grids",
     "ingest_directory": "lake.ingestion",
     "interpolated_map": "lake.masks",
     "load_atlas": "lake.catalogue",
+    "observations": "lake.learning.observations",
+    "multiverse": "lake.grids",
+    "read_batch": "lake.batch_file",
     "read_donor_expression": "lake.coexpression",
     "read_expression": "lake.tables",
     "read_pipeline": "lake.pipelines",
     "read_reannotation": "lake.pipelines",
+    "reduction": "lake.reductions",
     "region_distances": "transforms.distance",
     "remove_distance": "transforms.distance_correction",
     "query": "lake.sql",
+    "dry_run": "lake.runs",
+    "read_reductions": "lake.reduced",
     "run": "lake.runs",
     "samples_in_mask": "lake.masks",
     "stable_genes": "transforms.stable",
     "tables_for": "lake.runs",
+    "to_anndata": "lake.learning.exports",
+    "to_huggingface": "lake.learning.huggingface",
+    "to_sklearn": "lake.learning.exports",
     "verify": "lake.verification",
     "write_gene_coexpression": "lake.coexpression",
     "write_maps": "lake.masks",

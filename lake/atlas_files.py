@@ -16,8 +16,10 @@ import nibabel
 import numpy as np
 import pandas as pd
 from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
 
 from lake.annotation import read_annotation
+from lake.geometry import gifti_in_scanner, read_geometry
 from lake.grayordinates import read_dlabel
 from transforms.atlas import Annotation, Mesh, Parcels, check_image
 from transforms.errors import AtlasError
@@ -43,6 +45,11 @@ def read_info(path: Path) -> pd.DataFrame:
         text = io.BytesIO(read_bytes(path))
         table = pd.read_csv(text, sep=separator, encoding="utf-8-sig", dtype=str, keep_default_na=False)
     return table.rename(columns=lambda heading: str(heading).strip().casefold())
+
+
+def info_table(info: str | Path | pd.DataFrame | None) -> pd.DataFrame | None:
+    """Table of region facts that is given, named by its file, or not there."""
+    return info if info is None or isinstance(info, pd.DataFrame) else read_info(Path(info))
 
 
 def read_region_names(
@@ -113,30 +120,59 @@ def read_cifti_labels(path: Path, chosen: int | None) -> tuple[Parcels, Parcels]
         return read_dlabel(read_bytes(path), chosen, source=str(path))
 
 
-def read_meshes(left: Path, right: Path) -> tuple[Mesh, Mesh]:
-    """Vertices (vertex, 3) in mm and triangles (triangle, 3) of the left and the right GIFTI surface.
+def read_meshes(left: Path, right: Path, *, of_donor: bool = False) -> tuple[Mesh, Mesh]:
+    """Vertices (vertex, 3) in mm and triangles (triangle, 3) of the left and the right surface.
+
+    Parameters
+    ----------
+    left, right : pathlib.Path
+        GIFTI; of a donor's brain also FreeSurfer's geometry (lh.pial).
+    of_donor : bool
+        Whether they are a donor's own, whose places are brought to the mm of the scanner.
 
     Raises
     ------
     AtlasError
         If a file is missing, damaged, too large or no surface, or the two are the wrong way round.
     """
-    first, second = (_read_mesh(path) for path in (left, right))
+    first, second = (_read_mesh(path, of_donor=of_donor) for path in (left, right))
     if first[0][:, 0].mean() > second[0][:, 0].mean():
         raise AtlasError(f"{left} lies right of {right}: name the left surface first.")
     return first, second
 
 
-def _read_mesh(path: Path) -> Mesh:
-    suffix_of(path, MESHES, what="a GIFTI surface")
+def _read_mesh(path: Path, *, of_donor: bool) -> Mesh:
+    if not of_donor:
+        suffix_of(path, MESHES, what="a GIFTI surface")
     with reading(path, "a surface"):
-        content = _read_gifti(read_bytes(path)).agg_data(("pointset", "triangle"))
-        vertices, triangles = (np.asarray(part) for part in content)
+        vertices, triangles = (np.asarray(part) for part in _mesh(path, of_donor=of_donor))
         if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
             raise ValueError("it has no vertices in mm")
         if triangles.ndim != 2 or triangles.shape[1] != 3:
             raise ValueError("it has no triangles")
         return vertices, triangles
+
+
+def _mesh(path: Path, *, of_donor: bool) -> Mesh:
+    content = read_bytes(path)
+    if not path.name.lower().endswith(MESHES):
+        return read_geometry(content)
+    image = _read_gifti(content)
+    found: Mesh = gifti_in_scanner(image) if of_donor else image.agg_data(("pointset", "triangle"))
+    return found
+
+
+def read_affine(path: Path) -> NDArray[np.float64]:
+    """Affine of an MRI, (4, 4), voxel index to mm; its values are not read.
+
+    Raises
+    ------
+    AtlasError
+        If the file is missing, damaged or no volume.
+    """
+    suffix_of(path, VOLUMES, what="an image")
+    with reading(path, "an image"):
+        return np.asarray(check_image(nibabel.load(path), path.name).affine, dtype=np.float64)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""What a person writes to name an atlas: ``[NAME=]ATLAS[@THRESHOLD | @LEFT,RIGHT]``.
+"""What a person writes to name an atlas: ``[NAME=]ATLAS[@THRESHOLD | @LEFT,RIGHT][@MRI]``.
 
 ATLAS is a name of the catalogue, a volume, ``LEFT,RIGHT`` label files or a CIFTI label file
 (``FILE.dlabel.nii``, or ``FILE.dlabel.nii:2`` for its second map). After ``@`` stands the threshold of a
-volume of probabilities, or the two surfaces that labels are on.
+volume of probabilities, or the two surfaces that labels are on. Of atlases with ``{donor}`` in their path
+another ``@`` may name each donor's MRI, with ``{donor}`` in it too.
 """
 
 import re
@@ -28,12 +29,15 @@ class AtlasSpec:
     threshold : float or None
     meshes : tuple of pathlib.Path
         The left and the right surface, or none.
+    mri : str
+        Image of each donor's MRI, "" if it is not named.
     """
 
     target: str
     name: str = ""
     threshold: float | None = None
     meshes: tuple[Path, ...] = ()
+    mri: str = ""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -57,16 +61,28 @@ def parse_spec(spec: str) -> AtlasSpec:
     AtlasError
         If the name is not safe in a path, or what stands after ``@`` is no threshold and no two surfaces.
     """
-    name, target = _name_and_target(spec)
+    name, whole = _name_and_target(spec)
+    target, mri = _target_and_mri(whole)
     before, at, option = target.rpartition("@")
     if exists(target) or not at or ("/" in option and "," not in option):
-        return AtlasSpec(target, name)
+        return AtlasSpec(target, name, mri=mri)
     if not before:
         raise AtlasError(f"{spec!r} names no atlas before the @.")
     if "," in option:
         wrong = f"{option!r} is not two surfaces: name them as @LEFT.surf.gii,RIGHT.surf.gii."
-        return AtlasSpec(before, name, meshes=_pair(option, wrong))
-    return AtlasSpec(before, name, threshold=_threshold(option, spec))
+        return AtlasSpec(before, name, meshes=_pair(option, wrong), mri=mri)
+    return AtlasSpec(before, name, threshold=_threshold(option, spec), mri=mri)
+
+
+def refuse_threshold(parsed: AtlasSpec) -> None:
+    """Refuse a threshold where labels are on a surface.
+
+    Raises
+    ------
+    AtlasError
+    """
+    if parsed.threshold is not None:
+        raise AtlasError(f"{parsed.target} is a surface: a threshold goes with a volume of probabilities.")
 
 
 def exists(path: str) -> bool:
@@ -89,6 +105,12 @@ def _name_and_target(spec: str) -> tuple[str, str]:
     if not target:
         raise AtlasError(f"{spec!r} names no atlas after the =: write NAME=FILE.")
     return name, target
+
+
+def _target_and_mri(target: str) -> tuple[str, str]:
+    before, at, option = target.rpartition("@")
+    named = at and "," not in option and DONOR in before and DONOR in option and not exists(target)
+    return (before, option) if named else (target, "")
 
 
 def _pair(text: str, wrong: str) -> tuple[Path, Path]:

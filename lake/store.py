@@ -322,7 +322,7 @@ class Lake:
             stored = open_matrix(self._group(entry.group), name)
         array = CheckedMatrix(stored, where, self._local / entry.group / name if self._local else None)
         array.refuse_missing()
-        rows = shard_rows(entry.n_samples) * (8 // array.dtype.itemsize)  # as many bytes a read of either matrix
+        rows = shard_rows(entry.n_samples) * (8 // array.dtype.itemsize)  # as many bytes of either
         # The name makes equal reads equal tasks, and stays the same between processes.
         token = f"{self.snapshot}-{entry.group}-{name}"
         lazy: da.Array = da.from_array(

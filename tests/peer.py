@@ -179,7 +179,8 @@ def run_peer(
     ----------
     cases : sequence of dict
         ``name`` (also the name of the file it writes), ``kind`` ("expression"), ``atlas``
-        (``{"image": path}``, ``{"image": [left, right]}`` or ``{"image": {donor: path}}``), ``atlas_info``
+        (``{"image": path}``, ``{"image": [left, right]}`` or ``{"image": {donor: one of these}}``, and for
+        donors' own surfaces ``mri`` and ``freesurfer``, {donor: path}), ``atlas_info``
         (path or None) and ``kwargs``, the further arguments of ``abagen.get_expression_data``.
     data_dir : pathlib.Path
         Holds ``normalized_microarray_donor<ID>/`` (and ``rnaseq_donor<ID>/``), or is abagen's own folder.

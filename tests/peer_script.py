@@ -24,8 +24,8 @@ wants it. Every case writes ``OUT/<name>.npz`` with
 
 The numbers are abagen's own: functions are wrapped to note what passes through them. What is changed,
 because abagen 0.1.3 cannot do without: probes that the data lack leave the re-annotation table, RNA-seq
-is read from DATA_DIR, a donor's T1, asked for its affine alone, is the donor's atlas, and the network is
-closed.
+is read from DATA_DIR, a donor's T1, asked for its affine alone, and the donor's FreeSurfer folder are those
+of the case (without them the T1 is the donor's atlas), and the network is closed.
 
 The syntax is that of Python 3.8.
 """
@@ -48,7 +48,7 @@ from typing import Any, Callable  # noqa: UP035  (Python 3.8 wants it from here)
 import abagen
 import numpy as np
 import pandas as pd
-from abagen import datasets, io, matching, probes_
+from abagen import datasets, io, matching, probes_, transforms
 
 
 class Notes:
@@ -152,16 +152,26 @@ def refuse_connection(*args: Any, **kwargs: Any) -> None:
 
 
 def mend(data_dir: str) -> None:
-    """Make the changes that the module's docstring names, but for `lend_affines`."""
+    """Make the changes that the module's docstring names, but for `lend_files`."""
     socket.getaddrinfo = socket.socket.connect = refuse_connection
     probes_.reannotate_probes = keep_known_probes(probes_.reannotate_probes)
     datasets.fetch_rnaseq = functools.partial(datasets.fetch_rnaseq, data_dir=data_dir)
 
 
-def lend_affines(image: Any) -> None:
-    """Where each donor has an atlas of its own: take that for the T1 whose affine abagen asks for."""
+def lend_files(atlas: dict[str, Any]) -> None:
+    """Where each donor has an atlas of its own: give abagen the donor's files that it would download."""
+    image = atlas["image"]
     if isinstance(image, dict):
-        datasets.fetch_raw_mri = lambda donors, **kwargs: {donors: {"t1w": image[donors]}}
+        mri = atlas.get("mri", image)
+        datasets.fetch_raw_mri = lambda donors, **kwargs: {donors: {"t1w": mri[donors]}}
+    if "freesurfer" in atlas:
+        folders = functools.partial(freesurfer_folder, atlas["freesurfer"])
+        datasets.fetchers.fetch_freesurfer = transforms.fetch_freesurfer = folders
+
+
+def freesurfer_folder(folders: dict[str, str], donors: str, **kwargs: Any) -> dict[str, str]:
+    """As ``fetch_freesurfer`` of one donor."""
+    return {donors: folders[donors]}
 
 
 def image_of(image: Any) -> Any:
@@ -188,7 +198,7 @@ def region_expression(case: dict[str, Any], data_dir: str, clock: dict[str, floa
     """``kind="expression"``: ``get_expression_data``."""
     notes = Notes()
     notes.watch()
-    lend_affines(case["atlas"]["image"])
+    lend_files(case["atlas"])
     clock["start"] = time.perf_counter()
     expression, counts = abagen.get_expression_data(
         image_of(case["atlas"]["image"]),

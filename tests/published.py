@@ -84,10 +84,16 @@ class Published:
         return set(self.samples.loc[self.samples["structure_id"].map(is_below), "well_id"])
 
     def wells_in(self, image: nibabel.Nifti1Image) -> set[int]:
-        """Wells whose voxel is not 0: the voxel whose centre is nearest."""
-        points = self.samples[[f"corrected_mni_{axis}" for axis in "xyz"]].to_numpy()
+        """Wells whose voxel is not 0."""
+        labels = self.labels_in(image)
+        return set(labels.index[labels != 0])
+
+    def labels_in(self, image: nibabel.Nifti1Image, *, corrected: bool = True) -> pd.Series:
+        """Value of the voxel whose centre is nearest, 0 outside of the image, by well id."""
+        names = [f"{'corrected_' if corrected else ''}mni_{axis}" for axis in "xyz"]
+        points = self.samples[names].to_numpy()
         voxels = np.rint(nibabel.affines.apply_affine(np.linalg.inv(image.affine), points)).astype(int)
         inside = ((voxels >= 0) & (voxels < image.shape)).all(axis=1)
-        values = np.zeros(len(points))
+        values = np.zeros(len(points), dtype=int)
         values[inside] = np.asarray(image.dataobj)[tuple(voxels[inside].T)]
-        return set(self.samples.loc[values != 0, "well_id"])
+        return pd.Series(values, index=self.samples["well_id"])

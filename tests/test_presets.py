@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 import lake
 from lake.errors import RequestError
 from lake.pipelines import read_pipeline, read_reannotation
+from lake.runs import tables_for
 from tests.helpers import ahba
+from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
 from transforms.presets import PRESETS
@@ -342,3 +344,17 @@ def test_two_sets_of_choices_are_refused(store_path: Path, atlas_file: Path, tmp
     )  # fmt: skip
     assert done.returncode == 2
     assert "--preset and --pipeline both name a set of choices" in done.stderr
+
+
+def test_a_preset_is_named_among_the_choices(small_lake: lake.Lake, atlas: Atlas) -> None:
+    """In `lake.expression` and wherever choices are given by name; the others change it."""
+    pipeline = Pipeline.preset("Burt2018", ibf_threshold=0, tolerance=3)
+    table = lake.expression(small_lake, atlas, preset="Burt2018", ibf_threshold=0, tolerance=3)
+    assert table.attrs["parameters"] == pipeline.parameters()
+    pd.testing.assert_frame_equal(table, tables_for(small_lake, atlas, pipeline).expression)
+    inside = lake.samples_in_mask(small_lake, atlas, preset="Burt2018", ibf_threshold=0).expression
+    expected = Pipeline.preset("Burt2018", ibf_threshold=0, norm_matched=False)
+    assert inside.attrs["parameters"] == expected.parameters()
+    with pytest.raises(ChoiceError, match="There is no preset 'Burt2081'; did you mean 'Burt2018'"):
+        lake.expression(small_lake, atlas, preset="Burt2081")
+    assert Pipeline.from_choices({"preset": None}) == Pipeline()

@@ -21,7 +21,9 @@ from transforms.assign import assign, warn_if_misplaced
 pytestmark = pytest.mark.slow
 
 FETCHED = [entry for entry in atlases() if entry.fetcher]
-INSTALLED = [entry for entry in atlases() if entry.installed and not entry.fetcher]
+INSTALLED = [
+    entry for entry in atlases() if entry.installed and not entry.fetcher and not entry.needs_surfaces
+]
 EXTRA = {entry.distribution for entry in atlases() if not entry.standalone and not entry.fetcher}
 PLAUSIBLE = {  # samples in a region, of 3,702, within 2 mm and without info, by what an atlas covers
     r"^(?!subcortex).*:(aal|aal2|aal3|aicha|lpba40|harvard-oxford|hcpex)$": (2300, 3300),

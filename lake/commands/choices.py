@@ -1,6 +1,6 @@
 """The processing choices as command-line options, named as abagen names them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,12 +10,16 @@ from lake.errors import RequestError
 from lake.pipelines import read_pipeline, read_reannotation
 from transforms.aggregate import METRICS
 from transforms.assign import MATCHINGS
-from transforms.normalize import NORMALIZATIONS, QUANTILES
+from transforms.missing import MISSING
+from transforms.normalize import BATCH, NORMALIZATIONS
 from transforms.pipeline import DROPPED_GENES, REGION_AGGREGATIONS, Pipeline
 from transforms.probes import PROBE_ORDERS, VARIANCE_SCALES
 from transforms.region_sets import REGION_SETS
 from transforms.samples import DIVISIONS, MIRRORS
+from transforms.scaling import QUANTILES
 from transforms.select import DONOR_PROBES, SELECTIONS
+
+Command = Callable[..., Any]
 
 _DEFAULTS = Pipeline()
 
@@ -60,14 +64,19 @@ _VALUES: tuple[tuple[tuple[str, ...], Any, str, str], ...] = (
         "Drop samples this many SD less similar than the donor's others.",
     ),
     (("--lr-mirror",), TEXT, "lr_mirror", f"Copy samples into the other hemisphere: {_names(MIRRORS)}."),
-    (("--missing",), TEXT, "missing", "How regions without samples are filled."),
+    (("--missing",), TEXT, "missing", f"Fill regions without samples: {_names(MISSING)}."),
     (
         ("--tolerance", "--tol"),
         float,
         "tolerance",
         "How far a sample may lie from a region: mm (surfaces: SD, or -mm).",
     ),
-    (("--sample-norm",), TEXT, "sample_norm", f"Normalise each sample: None, {_names(NORMALIZATIONS)}."),
+    (
+        ("--sample-norm",),
+        TEXT,
+        "sample_norm",
+        f"Normalise each sample: None, {_names(NORMALIZATIONS)}, {BATCH}.",
+    ),
     (("--gene-norm",), TEXT, "gene_norm", "Normalise each gene, likewise."),
     (("--region-agg",), TEXT, "region_agg", f"Average within these first: {_names(REGION_AGGREGATIONS)}."),
     (("--agg-metric",), TEXT, "agg_metric", f"How to average: {_names(METRICS)}."),
@@ -96,33 +105,58 @@ _VALUES: tuple[tuple[tuple[str, ...], Any, str, str], ...] = (
     (("--drop-genes",), TEXT, "drop_genes", f"Drop genes undefined in any of: {_names(DROPPED_GENES)}."),
     (("--percent-ds",), NUMBER, "percent_ds", "Also mark this many % most stable genes."),
 )
-# option, choice, value where the option is given, help
-_FLAGS: tuple[tuple[str, str, bool, str], ...] = (
-    ("--norm-all", "norm_matched", False, "Normalise over all samples, not only those in a region."),
-    ("--norm-structures", "norm_structures", True, "Normalise each gene within each structure class."),
-    ("--no-reannotated", "reannotated", False, "Use gene symbols as published."),
-    ("--no-corrected-mni", "corrected_mni", False, "Use MNI coordinates as published."),
-    ("--no-check-sides", "check_sides", False, "Keep samples that lie on the wrong side."),
-    ("--agilent-only", "agilent_only", True, "Leave out custom probes (CUST)."),
-    ("--exclude-hippocampus", "exclude_hippocampus", True, "With --divide-samples: in neither part."),
-    ("--no-normalise", "do_normalise", False, "Keep values; --gene-norm finds the genes to drop."),
+# options for yes and for no, choice, help
+_FLAGS: tuple[tuple[str, str, str], ...] = (
+    ("--norm-matched/--norm-all", "norm_matched", "Normalise over samples in a region, or over all."),
+    ("--norm-structures/--no-norm-structures", "norm_structures", "Normalise within each structure class."),
+    ("--reannotated/--no-reannotated", "reannotated", "Gene symbols re-annotated, or as published."),
+    ("--corrected-mni/--no-corrected-mni", "corrected_mni", "MNI coordinates corrected, or as published."),
+    ("--check-sides/--no-check-sides", "check_sides", "Leave out samples that lie on the wrong side."),
+    ("--agilent-only/--no-agilent-only", "agilent_only", "Leave out custom probes (CUST)."),
+    (
+        "--exclude-hippocampus/--no-exclude-hippocampus",
+        "exclude_hippocampus",
+        "With --divide-samples: in neither part.",
+    ),
+    (
+        "--do-normalise/--no-normalise",
+        "do_normalise",
+        "Or keep values; --gene-norm then finds the genes to drop.",
+    ),
 )
 
 
-def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for every processing choice, and those that name a whole set of them."""
-    for option, choice, value, text in reversed(_FLAGS):
-        command = click.option(
-            option, choice, flag_value=value, type=bool, default=getattr(_DEFAULTS, choice), help=text
-        )(command)
-    for options, kind, choice, text in reversed(_VALUES):
-        default = _shown(getattr(_DEFAULTS, choice))
-        command = click.option(*options, choice, type=kind, default=default, show_default=True, help=text)(
-            command
+def options_of_choices(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """An option for every processing choice but some, and those that name a whole set of them."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(_options(without)):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _options(without: Sequence[str]) -> list[Callable[[Command], Command]]:
+    sets = [click.option(option, name, metavar=metavar, help=text) for option, name, metavar, text in _SETS]
+    values = [
+        click.option(
+            *options,
+            name,
+            type=kind,
+            default=_shown(getattr(_DEFAULTS, name)),
+            show_default=True,
+            help=text,
         )
-    for option, choice, metavar, text in reversed(_SETS):
-        command = click.option(option, choice, metavar=metavar, help=text)(command)
-    return command
+        for options, kind, name, text in _VALUES
+        if name not in without
+    ]
+    flags = [
+        click.option(options, name, default=getattr(_DEFAULTS, name), show_default=True, help=text)
+        for options, name, text in _FLAGS
+        if name not in without
+    ]
+    return [*sets, *values, *flags]
 
 
 _SETS: tuple[tuple[str, str, str, str], ...] = (
@@ -131,6 +165,11 @@ _SETS: tuple[tuple[str, str, str, str], ...] = (
     ("--reannotation", "reannotation", "CSV", "Genes of probes: probe_name, gene_symbol, entrez_id."),
 )
 _LISTS = ("donors", "exclude_slabs")
+_NAMES = (
+    *(name for _, name, _, _ in _SETS),
+    *(name for _, _, name, _ in _VALUES),
+    *(name for _, name, _ in _FLAGS),
+)
 
 
 def _shown(value: Any) -> str:
@@ -140,7 +179,7 @@ def _shown(value: Any) -> str:
 def pipeline_from(options: Mapping[str, Any]) -> Pipeline:
     """The pipeline that the options of `choice_options` stand for.
 
-    With ``--preset`` or ``--pipeline`` only options that were given on the command line count besides.
+    Only options that were written count, so that they change what ``--preset`` or ``--pipeline`` names.
 
     Raises
     ------
@@ -149,17 +188,34 @@ def pipeline_from(options: Mapping[str, Any]) -> Pipeline:
     RequestError
         If both name a set of choices.
     """
-    sets = {choice for _, choice, _, _ in _SETS}
-    choices = {name: _listed(name, value) for name, value in options.items() if name not in sets}
-    if options.get("reannotation"):
-        choices["reannotated"] = read_reannotation(options["reannotation"])
-    preset, file = options.get("preset"), options.get("pipeline_file")
-    if preset and file:
+    given = given_choices(options)
+    file = given.pop("pipeline_file", None)
+    return read_pipeline(file).changed(**given) if file else Pipeline.from_choices(given)
+
+
+def given_choices(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices that were written, and ``preset`` or ``pipeline_file`` if one was; other options are not.
+
+    Raises
+    ------
+    InputError, ChoiceError
+        If the table of ``--reannotation`` is wrong.
+    RequestError
+        If two options contradict each other.
+    """
+    context = click.get_current_context()
+    written = {
+        name: _listed(name, options[name])
+        for name in _NAMES
+        if name in options and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if {"preset", "pipeline_file"} <= set(written):
         raise RequestError("--preset and --pipeline both name a set of choices; a file may name its preset.")
-    given = {name: value for name, value in choices.items() if (preset or file) and _is_given(name)}
-    if preset:
-        return Pipeline.preset(preset, **given)
-    return read_pipeline(file).changed(**given) if file else Pipeline.from_choices(choices)
+    if "reannotation" in written:
+        if written.get("reannotated") is False:
+            raise RequestError("--reannotation names a table, and --no-reannotated asks for none.")
+        written["reannotated"] = read_reannotation(written.pop("reannotation"))
+    return written
 
 
 def _listed(name: str, value: Any) -> Any:
@@ -168,8 +224,4 @@ def _listed(name: str, value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-def _is_given(name: str) -> bool:
-    """Whether an option was written, or stands for one that was."""
-    context = click.get_current_context()
-    option = "reannotation" if name == "reannotated" and context.params.get("reannotation") else name
-    return context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+choice_options = options_of_choices()

@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ingest.simulate import simulate
 from tests import peer
-from tests.test_parity_choices import CASES, N_PROBES, RECORDED, SAMPLES_SCALE, SEED, write_records
+from tests.test_parity_choices import N_PROBES, RECORDED, SAMPLES_SCALE, SEED, cases, write_records
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "published"
         simulate(source, probes=N_PROBES, samples_scale=SAMPLES_SCALE, seed=SEED, rnaseq=True)
-        outcomes = peer.run_peer(CASES, source, Path(scratch) / "peer")
+        outcomes = peer.run_peer(cases(), source, Path(scratch) / "peer")
     failed = {name: found.error for name, found in outcomes.items() if found.error}
     if failed:
         raise SystemExit(f"abagen failed: {failed}")
