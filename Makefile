@@ -4,6 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The torch of which a CPU build lies on our CI's disk (0.9 GB installed; other releases draw 5 GB of CUDA), and
+# the last anndata that goes with pandas 3.
+LEARNING := torch==2.13.0 anndata==0.12.6
 INSTALLED := .venv/.installed
 TESTABLE := .venv/.testable
 
@@ -34,5 +37,5 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)
-	$(PIP) --editable '.[test,lint,atlases,sql,s3]'
+	$(PIP) --editable '.[test,lint,atlases,distributed,sql,s3,torch,anndata]' $(LEARNING)
 	@touch $@
