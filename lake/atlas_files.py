@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pandas as pd
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
@@ -81,8 +83,31 @@ def read_region_names(
     return {int(row[id_column]) + id_of_first: row[name_column].strip() for row in numbered}
 
 
+class _Volumes:
+    """Several volumes in a file, read one at a time: all of a probabilistic atlas can be a gigabyte.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    stored : nibabel.arrayproxy.ArrayProxy
+    """
+
+    def __init__(self, path: Path, stored: ArrayProxy) -> None:
+        known = (stored.shape, stored.dtype, stored.offset, stored.slope, stored.inter)
+        self.shape, self.dtype, self.ndim = stored.shape, stored.dtype, len(stored.shape)
+        # A file that stays open is read on from where it is: a compressed one is gone through once.
+        self._path, self._stored = path, ArrayProxy(stored.file_like, known, mmap=False, keep_file_open=True)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        with reading(self._path, "an image"):
+            return np.asarray(self._stored[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
+
+
 def read_volume(path: Path, name: str) -> SpatialImage:
-    """Image of a volume, its values in memory.
+    """Image of a volume, its values in memory; of several volumes, they are read when they are looked at.
 
     Raises
     ------
@@ -91,6 +116,8 @@ def read_volume(path: Path, name: str) -> SpatialImage:
     """
     with reading(path, "an image"):
         image = check_image(nibabel.load(path), name)
+        if len(image.shape) == 4 and image.shape[3] > 1 and isinstance(image.dataobj, ArrayProxy):
+            return SpatialImage(_Volumes(path, image.dataobj), image.affine)  # type: ignore[arg-type]
         return SpatialImage(np.asanyarray(image.dataobj), image.affine)  # so that damage shows here
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from lake.layout import CITATION, FORMAT_VERSION, LICENCE, MANIFEST, SIMULATED_N
 WORK_IN_PROGRESS = ".wip"
 
 
+_version = cache(version)  # it reads files
+
+
 def software_versions() -> dict[str, str]:
     """Versions of what writes and computes, by package."""
     names = ("ahba-lake", "dask", "numpy", "pandas", "pyarrow", "scipy", "xarray", "zarr")
-    return {name: version(name) for name in names}
+    return {name: _version(name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def run(
     wanted = _request(out, donor_tables=donor_tables, reduce=reduce, keep_tables=keep_tables)
     resources = Resources.of(workers=workers, memory_limit=memory_limit)
     chosen = _pipelines(pipelines)
-    _check_pipelines(chosen, wanted)
+    _check_pipelines(store, chosen, wanted)
     started = time.time()
     clear_leftovers(wanted.out)
     with ExitStack() as stack:
@@ -199,7 +199,7 @@ def run(
         scratch = stack.enter_context(scratch_beside(wanted.out)) if is_local else None
         source = source_of(store)
         engine = Engine(store, source, resources, scratch=scratch, donors=donor_tables, progress=progress)
-        units = list(_planned(engine, runner, Planner(chosen, store.snapshot), atlases))
+        units = list(_planned(engine, runner, Planner(chosen, store.snapshot), atlases, resources))
         todo = ordered_plan([unit for unit in units if not runner.is_done(unit)])
         made = dict(runner.written(engine.outcomes(todo), len(todo.units), progress))
     plan = ordered_plan(units)
@@ -233,10 +233,12 @@ def dry_run(
     wanted = _request(out, donor_tables=donor_tables, reduce=reduce, keep_tables=keep_tables)
     resources = Resources.of(workers=workers, memory_limit=memory_limit)
     chosen = _pipelines(pipelines)
-    _check_pipelines(chosen, wanted)
+    _check_pipelines(store, chosen, wanted)
     runner = _Runner(store, wanted, ReducedTables(wanted.out, wanted.reductions))
     planner = Planner(chosen, store.snapshot)
-    units = [unit for atlas in _named_once(atlases) for unit in without_nodes(planner.units_of(atlas))]
+    units = [
+        unit for atlas in _named_once(atlases, resources) for unit in without_nodes(planner.units_of(atlas))
+    ]
     return forecast(
         ordered_plan(units),
         ordered_plan([unit for unit in units if not runner.is_done(unit)]),
@@ -247,19 +249,23 @@ def dry_run(
 
 
 def _planned(
-    engine: Engine, runner: "_Runner", planner: Planner, atlases: Sequence[AtlasLike]
+    engine: Engine,
+    runner: "_Runner",
+    planner: Planner,
+    atlases: Sequence[AtlasLike],
+    resources: Resources,
 ) -> Iterator[PlannedUnit]:
     """Every unit, atlas by atlas; of an atlas no more is kept than what its units need."""
-    for atlas in _named_once(atlases):
+    for atlas in _named_once(atlases, resources):
         units = planner.units_of(atlas)
         todo = [unit for unit in units if not runner.is_done(unit)]
         engine.place(todo)
         yield from units if any(needs_nodes(unit.pipeline) for unit in todo) else without_nodes(units)
 
 
-def _named_once(atlases: Sequence[AtlasLike]) -> Iterator[AnyAtlas]:
+def _named_once(atlases: Sequence[AtlasLike], resources: Resources) -> Iterator[AnyAtlas]:
     names: set[str] = set()
-    for atlas in loaded_ahead(atlases, load_any):
+    for atlas in loaded_ahead(atlases, load_any, room=resources.room):
         if atlas.name in names:
             raise RequestError(f"Two atlases are named {atlas.name!r}; name one of them NAME=FILE.")
         names.add(atlas.name)
@@ -291,8 +297,10 @@ def _request(
     return Request(out=Path(out), donor_tables=donor_tables, reductions=reductions, keep_tables=keeps)
 
 
-def _check_pipelines(pipelines: Sequence[Pipeline], wanted: Request) -> None:
+def _check_pipelines(store: Lake, pipelines: Sequence[Pipeline], wanted: Request) -> None:
     """Refuse what would be found under one name, or cannot be had, before anything is made."""
+    for donors in {pipeline.donors for pipeline in pipelines}:
+        store.resolve_donors(donors)
     _refuse_nameless_metrics(pipelines)
     if wanted.donor_tables:
         _refuse_joint_donors(pipelines)
@@ -307,9 +315,15 @@ class _Runner:
 
     def __init__(self, store: Lake, wanted: Request, reduced: ReducedTables) -> None:
         self._store, self._wanted, self._reduced = store, wanted, reduced
+        self._done: dict[tuple[int, int], bool] = {}
 
     def is_done(self, unit: PlannedUnit) -> bool:
-        """Whether all that is wanted of a unit is there."""
+        """Whether all that is wanted of a unit is there; it is looked for once."""
+        if unit.number not in self._done:
+            self._done[unit.number] = self._is_there(unit)
+        return self._done[unit.number]
+
+    def _is_there(self, unit: PlannedUnit) -> bool:
         fingerprint = unit.atlas.fingerprint
         if not self._reduced.has(_name(unit), fingerprint):
             return False

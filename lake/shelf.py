@@ -15,17 +15,21 @@ from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.pipeline import Pipeline
 
 READ_AHEAD = 2
+ROOM_TO_READ_AHEAD = 512 << 20  # two large atlases at once, with all that reading them takes
 
 Named = TypeVar("Named")
 
 
-def loaded_ahead(atlases: Sequence[Named], load: Callable[[Named], AnyAtlas]) -> Iterator[AnyAtlas]:
-    """Load one after the other, the next ones while the last is looked at."""
-    with ThreadPoolExecutor(max_workers=READ_AHEAD) as readers:
+def loaded_ahead(
+    atlases: Sequence[Named], load: Callable[[Named], AnyAtlas], *, room: int
+) -> Iterator[AnyAtlas]:
+    """Load one after the other, the next while the last is looked at; two of them if `room` bytes allow."""
+    ahead = READ_AHEAD if room >= ROOM_TO_READ_AHEAD else 1
+    with ThreadPoolExecutor(max_workers=ahead) as readers:
         waiting: list[Future[AnyAtlas]] = []
         for atlas in atlases:
             waiting.append(readers.submit(load, atlas))
-            if len(waiting) > READ_AHEAD:
+            if len(waiting) > ahead:
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()

@@ -52,7 +52,8 @@ class Lake:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self._local = Path(path) if "://" not in self.path else None
+        # Absolute, as workers elsewhere are in other directories.
+        self._local = Path(path).absolute() if "://" not in self.path else None
         if self._local is not None and not self._local.is_dir():
             raise StoreError(f"{path}: there is no store; `ahba ingest DIR --store {path}` makes one.")
         if self._local is not None and not (self._local / "zarr.json").is_file():
@@ -60,7 +61,9 @@ class Lake:
                 f"{path}: no donor is in this store yet; `ahba ingest DIR --store {path}` puts them in."
             )
         with damage_named(self.path):
-            self._root = zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=False)
+            self._root = zarr.open_group(
+                str(self._local or self.path), mode="r", zarr_format=3, use_consolidated=False
+            )
         self.manifest: Manifest = load_manifest(self._root)
         self.rows = RowReader(self._root, self.path)
         self._columns: dict[str, NDArray[Any]] = {}

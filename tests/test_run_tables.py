@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import nibabel
 import numpy as np
 import pandas as pd
@@ -171,20 +170,11 @@ def test_donors_tables_can_be_asked_for_later(
     assert tree(tmp_path) == tree(tables)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"scheduler": "synchronous"},
-        {"scheduler": "threads", "num_workers": 1},
-        {"scheduler": "threads", "num_workers": 5},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("workers", [1, 5])
 def test_the_same_bytes_with_any_number_of_threads(
-    settings: dict[str, Any], small_lake: lake.Lake, atlas: Atlas, tables: Path, tmp_path: Path
+    workers: int, small_lake: lake.Lake, atlas: Atlas, tables: Path, tmp_path: Path
 ) -> None:
-    with dask.config.set(**settings):
-        run(small_lake, [atlas], out=tmp_path, donor_tables=True)
+    run(small_lake, [atlas], out=tmp_path, donor_tables=True, workers=workers)
     assert tree(tmp_path) == tree(tables)
 
 
@@ -298,11 +288,14 @@ def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_kept(tmp_path
     dead = tmp_path / "expression" / f".{PART}.{int(child.stdout)}.wip"
     living = tmp_path / "expression" / f".{PART}.{os.getppid()}.wip"
     mine, foreign = tmp_path / f".{PART}.{os.getpid()}.wip", tmp_path / ".notes.wip"
+    predecessors = tmp_path / f".scratch-0.{os.getpid()}.wip"  # that of a container's last process 1, say
     dead.parent.mkdir()
-    for path in (dead, living, mine, foreign):
+    for path in (dead, living, mine, foreign, predecessors):
         path.write_bytes(b"")
+    os.utime(predecessors, (0, 0))
     clear_leftovers(tmp_path)
-    assert [path.exists() for path in (dead, living, mine, foreign)] == [False, True, True, True]
+    found = [path.exists() for path in (dead, living, mine, foreign, predecessors)]
+    assert found == [False, True, True, True, False]
 
 
 # ---------------------------------------------------------------- reading back
@@ -347,6 +340,7 @@ def test_reading_names_what_there_is(
 def test_a_unit_knows_its_files(tmp_path: Path) -> None:
     unit = Unit(tmp_path, "p", "a")
     assert unit.path("counts") == tmp_path / "counts" / "pipeline=p" / "atlas=a" / PART
+    assert unit.record == tmp_path / "units" / "pipeline=p" / "atlas=a.json"
     assert not unit.is_written("x", donors=False)
 
 

@@ -285,7 +285,8 @@ def test_blocks_hold_whole_genes_of_neighbours_and_no_more_than_they_should(data
     units = np.array(data.draw(st.lists(st.integers(0, 12), min_size=1, max_size=60)))
     rows = np.array(data.draw(st.permutations(range(len(units)))))
     size = data.draw(st.integers(1, 70))
-    blocks = split_into_blocks(units, rows, size)
+    chunks = data.draw(st.lists(st.integers(1, 30), max_size=5))
+    blocks = split_into_blocks(units, rows, size, chunks=chunks)
     assert sorted(np.concatenate(blocks)) == list(range(len(units)))
     firsts = [[rows[units == units[probe]].min() for probe in block] for block in blocks]
     assert list(itertools.chain(*firsts)) == sorted(itertools.chain(*firsts))
@@ -293,7 +294,10 @@ def test_blocks_hold_whole_genes_of_neighbours_and_no_more_than_they_should(data
         assert not set(units[block]) & set(units[np.array(others, dtype=int)])
         assert len(block) < size + np.bincount(units).max()
         assert all(np.all(np.diff(block[units[block] == unit]) > 0) for unit in set(units[block]))
-    assert len(blocks) <= len(units) // size + 1
+    assert len(blocks) <= len(units) // size + 1 + len(chunks)
+    chunk_of = np.repeat(np.arange(len(chunks) + 1), [*chunks, len(units)])
+    for own in firsts:
+        assert len(set(chunk_of[own])) == 1
 
 
 @settings(deadline=None, max_examples=25)

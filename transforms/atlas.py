@@ -331,10 +331,12 @@ class Atlas:
     @cached_property
     def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """First voxel of the box around the labelled voxels, and the nodes in that box (-1: none)."""
-        voxels = np.column_stack(np.unravel_index(self.nodes, self.shape))
-        origin = voxels.min(axis=0)
-        lookup = np.full(voxels.max(axis=0) - origin + 1, -1, dtype=np.int32)
-        lookup[tuple((voxels - origin).T)] = np.arange(len(voxels), dtype=np.int32)
+        axes = np.unravel_index(self.nodes, self.shape)
+        origin = np.array([axis.min() for axis in axes])
+        ends = [axis.max() + 1 for axis in axes]
+        lookup = np.full(ends - origin, -1, dtype=np.int32)
+        inside = tuple(axis - first for axis, first in zip(axes, origin, strict=True))
+        lookup[inside] = np.arange(len(self.nodes), dtype=np.int32)
         return origin, lookup
 
     @cached_property

@@ -199,7 +199,8 @@ def detected_fraction(
     chunks = [int(chunk) for chunk in np.unique(np.searchsorted(edges, wanted, side="right") - 1)]
     counts = da.concatenate([_times_detected(calls, chunk, weights) for chunk in chunks])
     read = np.concatenate([np.arange(edges[chunk], edges[chunk + 1]) for chunk in chunks])
-    fraction = rearranged(counts.rechunk(-1), np.asarray(np.searchsorted(read, wanted))[places]) / len(samples)
+    found = np.searchsorted(read, wanted)[places]
+    fraction = rearranged(counts.rechunk(-1), found) / len(samples)
     return xr.DataArray(fraction, dims="probe", name="detected_fraction")
 
 

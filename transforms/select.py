@@ -37,7 +37,7 @@ from transforms.stability import (
     rnaseq_correlation,
 )
 
-PROBES_PER_BLOCK = 1_000
+PROBES_PER_BLOCK = 1_500
 DONOR_PROBES = ("aggregate", "independent", "common")
 SAMPLE_COLUMNS = ["donor", "structure_id", "well_id"]  # that a score can ask for
 
@@ -265,8 +265,8 @@ def probe_scores(
     options : ScoreOptions
         For ``"RNAseq"`` and ``"Random"``.
     probes_per_block : int
-        About how many probes one task holds: 1,000 probes x 3,702 samples are 30 MB. Does not change the
-        result.
+        About how many probes one task holds at the most: 1,000 probes x 3,702 samples are 30 MB. Does not
+        change the result.
 
     Returns
     -------
@@ -290,7 +290,8 @@ def probe_scores(
     array = _read_by(probe_selection, expression, detected)
     symbols = probes["gene_symbol"].to_numpy(dtype=object)
     units = pd.factorize(symbols)[0] if method.whole_genes else np.arange(len(probes))
-    blocks = split_into_blocks(units, probes["row"].to_numpy(), probes_per_block)
+    chunks = da.asanyarray(array.transpose("probe", "sample").data).chunks[0]
+    blocks = split_into_blocks(units, probes["row"].to_numpy(), probes_per_block, chunks=chunks)
     scored = [
         _scored(
             gather(array, probes["row"].to_numpy()[block], samples["column"].to_numpy()),
@@ -469,7 +470,9 @@ def _pools(samples: pd.DataFrame, *, pooled: bool) -> dict[str, Integers]:
     return {donor: np.flatnonzero(donors == donor) for donor in _donors(samples)}
 
 
-def split_into_blocks(units: Integers, rows: Integers, size: int) -> list[Integers]:
+def split_into_blocks(
+    units: Integers, rows: Integers, size: int, *, chunks: Sequence[int] = ()
+) -> list[Integers]:
     """Split probes into blocks of neighbours on the probe axis.
 
     Parameters
@@ -480,6 +483,9 @@ def split_into_blocks(units: Integers, rows: Integers, size: int) -> list[Intege
         Each probe's position on the probe axis.
     size : int
         Probes a block; the last unit of a block may go beyond it.
+    chunks : sequence of int, optional
+        Sizes of the chunks of the probe axis: a block's units begin in one of them, so that what is read for
+        one block is not kept for the next.
 
     Returns
     -------
@@ -489,7 +495,9 @@ def split_into_blocks(units: Integers, rows: Integers, size: int) -> list[Intege
     first_row = pd.Series(rows).groupby(units).transform("min").to_numpy()
     order = np.argsort(first_row, kind="stable")
     unit_start = np.searchsorted(first_row[order], first_row[order])
-    cuts = np.flatnonzero(np.diff(unit_start // size)) + 1
+    chunk = np.searchsorted(np.cumsum(chunks), first_row[order], side="right")
+    in_chunk = unit_start - unit_start[np.searchsorted(chunk, chunk)]
+    cuts = np.flatnonzero(np.diff(in_chunk // size) | np.diff(chunk)) + 1
     return np.split(order, cuts)
 
 

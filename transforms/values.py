@@ -218,7 +218,7 @@ def _scaled(block: Floats, scaling: Scaling) -> Floats:
 
 def fit_columns(blocks: list[Floats], fit: Fit) -> Scaling:
     """Fit a scaling to each column of blocks of rows; a few columns are turned round at a time."""
-    return joined([fit(np.concatenate(rows, axis=1)) for rows in _turned(blocks)])
+    return joined([fit(rows) for rows in _turned(blocks)])
 
 
 def normalize_columns(blocks: list[Floats], method: str, quantiles: str) -> tuple[Floats, ...]:
@@ -230,7 +230,7 @@ def normalize_columns(blocks: list[Floats], method: str, quantiles: str) -> tupl
     ends = np.cumsum([len(block) for block in blocks])[:-1]
     first = 0
     for rows in _turned(blocks):
-        normalized = normalize(np.concatenate(rows, axis=1), method, quantiles=quantiles)
+        normalized = normalize(rows, method, quantiles=quantiles)
         columns = slice(first, first + len(normalized))
         for result, part in zip(results, np.split(normalized, ends, axis=1), strict=True):
             result[:, columns] = part.T
@@ -238,8 +238,12 @@ def normalize_columns(blocks: list[Floats], method: str, quantiles: str) -> tupl
     return results
 
 
-def _turned(blocks: list[Floats]) -> Iterator[list[Floats]]:
-    """A few columns of all blocks at a time, as rows."""
+def _turned(blocks: list[Floats]) -> Iterator[Floats]:
+    """A few columns of all blocks at a time, as rows: each one after the other in memory."""
     at_once = SAMPLES_AT_ONCE if isinstance(blocks[0], np.ndarray) else KEPT_SAMPLES_AT_ONCE
-    for first in range(0, blocks[0].shape[1], at_once):
-        yield [block[:, first : first + at_once].T for block in blocks]
+    n_columns, ends = blocks[0].shape[1], np.cumsum([len(block) for block in blocks])
+    for first in range(0, n_columns, at_once):
+        rows = np.empty((min(at_once, n_columns - first), ends[-1]))
+        for block, end in zip(blocks, ends, strict=True):
+            rows[:, end - len(block) : end] = block[:, first : first + at_once].T
+        yield rows

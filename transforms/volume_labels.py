@@ -50,7 +50,9 @@ def read_labels(
     AtlasError
         If the image is no volume of labels, or not one of probabilities though there is a threshold.
     """
-    image = nibabel.funcs.squeeze_image(check_image(image, name))
+    image = check_image(image, name)
+    if len(image.shape) > 3 and image.shape[-1] == 1:  # squeezing reads all of it
+        image = nibabel.funcs.squeeze_image(image)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise AtlasError(f"Atlas {name!r} has an affine that cannot be inverted: set it right in the header.")
@@ -74,16 +76,16 @@ def _thresholded(image: SpatialImage, name: str, threshold: float | None) -> NDA
             "from which value on a voxel belongs to its most probable region, in the file's own units "
             "(FILE@25, or threshold=25); otherwise give one volume of region ids."
         )
-    return most_probable(np.asanyarray(image.dataobj), name, threshold=threshold)
+    return most_probable(image.dataobj, name, threshold=threshold)
 
 
-def most_probable(probabilities: NDArray[Any], name: str, *, threshold: float) -> NDArray[np.int32]:
+def most_probable(probabilities: Any, name: str, *, threshold: float) -> NDArray[np.int32]:
     """Most probable region of each voxel.
 
     Parameters
     ----------
-    probabilities : (x, y, z, region) array
-        In any unit; looked at one region at a time.
+    probabilities : (x, y, z, region) array, or what is sliced like one
+        In any unit; looked at one region at a time, so that a file need not be in memory.
     name : str
         The atlas, for messages.
     threshold : float
@@ -105,11 +107,11 @@ def most_probable(probabilities: NDArray[Any], name: str, *, threshold: float) -
         raise AtlasError(
             f"Atlas {name!r} holds values of type {probabilities.dtype}: give one number a voxel."
         )
-    best = np.zeros(probabilities.shape[:3], dtype=probabilities.dtype, order="F")
+    best = np.zeros(probabilities.shape[:3], dtype=probabilities[..., 0].dtype, order="F")
     region = np.zeros(best.shape, dtype=np.int32, order="F")
     flat_best, flat_region = best.ravel(order="K"), region.ravel(order="K")  # views
     for volume in range(probabilities.shape[3]):
-        values = probabilities[..., volume]
+        values = np.asarray(probabilities[..., volume])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise AtlasError(f"Atlas {name!r} holds values that are not finite (NaN): set them to 0.")
         somewhere = np.flatnonzero(values.ravel(order="F"))  # few voxels have any chance to be in a region

@@ -207,7 +207,8 @@ def _run(
                 store, atlases, pipelines, **request, scheduler=_scheduler(options, reporter), progress=report
             )
         except RunError as error:
-            _print_reports(error.reports)
+            if error.reports:
+                _print_reports(error.reports)
             raise
     _print_reports(reports)
     _print_next(request, reports)
@@ -237,6 +238,9 @@ def _print_forecast(found: Forecast) -> None:
         f"{found.n_pipelines:,} pipelines x {found.n_atlases:,} atlases: {found.n_units:,} units, "
         f"{found.n_done:,} of them done."
     )
+    if found.n_done == found.n_units:
+        print_text("There is nothing left to do.")
+        return
     headings = ["stage", "to make", "used by", "core seconds"]
     rows = [(stage.kind, stage.n_stages, stage.n_uses, f"{stage.seconds:,.0f}") for stage in found.stages]
     print_table(headings, rows, numbers=headings[1:])
