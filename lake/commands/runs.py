@@ -22,6 +22,8 @@ from lake.runs import UnitReport, dry_run, load_any, provenance, tables_for
 from lake.runs import run as run_tables
 from lake.scheduling import connect
 from lake.store import Lake
+from transforms.atlas import Atlas
+from transforms.atlas_set import AnyAtlas
 
 MOST_ROWS = 60  # of a table of units; the rest is in run.json
 
@@ -79,6 +81,10 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--no-atlas-info", is_flag=True, help="Do not use what an atlas says of hemisphere and structure."
 )
+@click.option(
+    "--hemispheres-from-x", is_flag=True,
+    help="Regions whose hemisphere is not known have the one that they lie in; samples must fit it.",
+)  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the Parquet tables."
 )
@@ -140,8 +146,7 @@ def run(
         raise RequestError("--atlas-info and --output-file go with one --atlas; run the atlases one by one.")
     if output_file is not None:
         check_suffix(output_file)
-    use_info = not options["no_atlas_info"]
-    atlases = [partial(load_any, spec, options["atlas_info"], use_info=use_info) for spec in atlas_specs]
+    atlases = [partial(_load, spec, options) for spec in atlas_specs]
     opened, pipeline = Lake(store), pipeline_from(options)
     if out is not None:
         request = {"out": out, "donor_tables": options["save_donors"]}
@@ -156,6 +161,18 @@ def run(
             print_text(f"Written: {path}")
     if opened.simulated and not options["dry"]:
         print_text(SIMULATED_NOTE)
+
+
+def _load(spec: str, options: dict[str, Any]) -> AnyAtlas:
+    atlas = load_any(spec, options["atlas_info"], use_info=not options["no_atlas_info"])
+    if not options["hemispheres_from_x"]:
+        return atlas
+    if not isinstance(atlas, Atlas):
+        raise RequestError(
+            "--hemispheres-from-x needs a midline at x = 0, which donors' own spaces do not have: "
+            "give --atlas-info."
+        )
+    return atlas.with_hemispheres_from_x()
 
 
 def _refuse_beside_a_batch(ctx: click.Context) -> None:
