@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lake.plan import Plan, PlannedUnit
 from lake.resources import Resources
+from lake.scheduling import scheduled
 from lake.scratch import Scratch
 from lake.sources import source_for
 from lake.store import Lake
@@ -272,8 +273,10 @@ def tables_of(store: Lake, source: Source, unit: PlannedUnit, *, donors: bool = 
     ChoiceError, AtlasError
         If there are none.
     """
-    engine = Engine(store, source, Resources.of(), donors=donors)
-    (outcome,) = engine.outcomes(Plan([unit]))
+    resources = Resources.of()
+    engine = Engine(store, source, resources, donors=donors)
+    with scheduled(workers=resources.workers):
+        (outcome,) = engine.outcomes(Plan([unit]))
     if isinstance(outcome.tables, Failure):
         raise outcome.tables
     return outcome.tables

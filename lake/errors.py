@@ -25,7 +25,10 @@ class DamageError(StoreError):
 
     def __init__(self, where: str, what: str) -> None:
         super().__init__(f"{where}: {what}; see `ahba verify`.")
-        self.what = what
+        self.where, self.what = where, what
+
+    def __reduce__(self) -> tuple[type["DamageError"], tuple[str, str]]:
+        return type(self), (self.where, self.what)  # as workers send it
 
 
 class RunError(RuntimeError):

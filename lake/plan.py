@@ -203,7 +203,7 @@ class _Keys:
         for kind, stage in KINDS.items():
             own = [parameters[name] for name in stage.choices]
             stands_on = [keys[needed] for needed in _needs(kind, stage, pipeline)]
-            keys[kind] = self._key([kind, own, stands_on, _place(kind, atlas) or self._snapshot])
+            keys[kind] = self._key([kind, own, stands_on, self._snapshot, _place(kind, atlas)])
         return keys
 
     def _key(self, content: Any) -> str:

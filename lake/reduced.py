@@ -2,12 +2,15 @@
 
 A multiverse has hundreds of thousands of units with a few numbers each, so they share files. Rows are written
 every few hundred units, whole or not at all, and at the end of a run all of them are brought together in one
-file, sorted: the same units give the same bytes in whichever pieces they were made.
+file, sorted: the same units give the same bytes in whichever pieces they were made. A file is named by its
+digest, so that a damaged one is known, and its units are made again.
 """
 
+import hashlib
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,10 +21,11 @@ import pyarrow.parquet as pq
 
 from lake.errors import RequestError
 from lake.reductions import Reduction
-from lake.tables import PART, PROVENANCE, written_aside
+from lake.tables import PROVENANCE, written_aside
 
 FOLDER = "reductions"
 UNITS_A_FILE = 500
+PIECE, WHOLE = "rows", "part"  # what files' names begin with
 KEY = ["pipeline", "atlas", "reduction"]
 COLUMNS = [*KEY, "name", "value", "fingerprint", "identity", "choices"]
 
@@ -53,8 +57,11 @@ class ReducedTables:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write()
-        if kind is None and self._reductions:
+        if kind is not None:
+            with suppress(OSError):  # a full disk, perhaps, which has been told of
+                self._write()
+        elif self._reductions:
+            self._write()
             _bring_together(self._folder)
 
     def has(self, unit: Name, fingerprint: str) -> bool:
@@ -95,20 +102,13 @@ class ReducedTables:
             return
         self._rows += rows
         self._units += 1
-        self._origin = {
-            name: origin[name]
-            for name in ("snapshot", "simulated", "citation", "licence", "software")
-            if name in origin
-        }
+        self._origin = {name: origin[name] for name in ORIGIN if name in origin}
         if self._units >= UNITS_A_FILE:
             self._write()
 
     def _write(self) -> None:
         if self._rows:
-            number = len(list(self._folder.glob("rows-*.parquet")))
-            _write(
-                self._folder / f"rows-{os.getpid()}-{number}.parquet", pd.DataFrame(self._rows), self._origin
-            )
+            _write(self._folder, PIECE, pd.DataFrame(self._rows), self._origin)
         self._rows, self._units = [], 0
 
 
@@ -121,19 +121,32 @@ def _numbers(result: dict[str, float] | pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _write(path: Path, frame: pd.DataFrame, origin: Mapping[str, Any]) -> None:
+def _write(folder: Path, kind: str, frame: pd.DataFrame, origin: Mapping[str, Any]) -> Path:
     table = pa.Table.from_pandas(frame[COLUMNS], preserve_index=False)
     table = table.replace_schema_metadata({PROVENANCE: json.dumps(origin, sort_keys=True).encode()})
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    path = folder / f"{kind}-{_digest(content.getvalue())}.parquet"
     with written_aside(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        aside.write_bytes(content.getvalue())
+    return path
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("rows-*.parquet"), *folder.glob(PART)])
+    """Pieces and what is brought together, the undamaged ones."""
+    return [path for path in sorted(folder.glob("*.parquet")) if not _is_damaged(path)]
 
 
-def _rows(folder: Path) -> pd.DataFrame:
-    frames = [pq.ParquetFile(path).read().to_pandas() for path in _files(folder)]
+def _is_damaged(path: Path) -> bool:
+    return path.stem.partition("-")[2] != _digest(path.read_bytes())
+
+
+def _rows(files: Sequence[Path]) -> pd.DataFrame:
+    frames = [pq.ParquetFile(path).read().to_pandas() for path in files]
     if not frames:
         return pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS})
     joined = pd.concat(frames, ignore_index=True)
@@ -142,7 +155,7 @@ def _rows(folder: Path) -> pd.DataFrame:
 
 def _done(folder: Path) -> dict[tuple[str, str, str], str]:
     """(pipeline, atlas, identity of the reduction) -> fingerprint of the atlas."""
-    rows = _rows(folder)
+    rows = _rows(_files(folder))
     return {
         (row.pipeline, row.atlas, row.identity): row.fingerprint
         for row in rows[["pipeline", "atlas", "identity", "fingerprint"]].drop_duplicates().itertuples()
@@ -150,15 +163,15 @@ def _done(folder: Path) -> dict[tuple[str, str, str], str]:
 
 
 def _bring_together(folder: Path) -> None:
-    files = _files(folder)
-    if not files or files == [folder / PART]:
+    files, there = _files(folder), list(folder.glob("*.parquet"))
+    if not files or (len(there) == 1 and there[0].name.startswith(WHOLE)):
         return
     origin = json.loads((pq.read_schema(files[-1]).metadata or {}).get(PROVENANCE, b"{}"))
-    rows = _rows(folder).sort_values([*KEY, "name"], ignore_index=True)
-    _write(folder / PART, rows, origin)
-    for path in files:
-        if path != folder / PART:
-            path.unlink()
+    rows = _rows(files).sort_values([*KEY, "name", "identity"], ignore_index=True)
+    whole = _write(folder, WHOLE, rows, origin)
+    for path in there:
+        if path != whole:
+            path.unlink(missing_ok=True)
 
 
 def read_reductions(tables: str | Path) -> pd.DataFrame:
@@ -173,20 +186,32 @@ def read_reductions(tables: str | Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a pipeline and atlas (these are the index): every number under its name, and before them the
-        choices in which the pipelines differ.
+        choices in which the pipelines differ. Where different reductions have numbers of one name, such as a
+        function before and after a change, that is followed by ``-`` and the reduction's identity.
 
     Raises
     ------
     RequestError
-        If there are none.
+        If there are none, or a file is damaged.
     """
-    rows = _rows(Path(tables) / FOLDER)
+    folder = Path(tables) / FOLDER
+    if damaged := [path for path in sorted(folder.glob("*.parquet")) if _is_damaged(path)]:
+        raise RequestError(f"{damaged[0]} is damaged: the same run again makes its numbers once more.")
+    rows = _rows(_files(folder))
     if rows.empty:
         raise RequestError(f"{tables}: no reductions are there; `lake.run(.., reduce=..)` makes them.")
-    wide = rows.pivot_table(index=KEY[:2], columns="name", values="value", dropna=False, observed=True)
+    rows["name"] = _told_apart(rows)
+    wide = rows.set_index([*KEY[:2], "name"])["value"].unstack("name")  # noqa: PD010 - means hide what is double
     wide.columns.name = None
     choices = rows.drop_duplicates(KEY[:2]).set_index(KEY[:2])["choices"]
     frame = pd.DataFrame([json.loads(text) for text in choices], index=choices.index)
     differing = [name for name in frame if len(set(frame[name].map(json.dumps))) > 1]
     joined: pd.DataFrame = frame.loc[wide.index, differing].join(wide)
     return joined
+
+
+def _told_apart(rows: pd.DataFrame) -> pd.Series:
+    """Each number's name, with its reduction's identity where several have it."""
+    several = rows.groupby("name")["identity"].transform("nunique") > 1
+    names: pd.Series = rows["name"].where(~several, rows["name"] + "-" + rows["identity"])
+    return names

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lake.tables import failures_named
+
 Floats = NDArray[np.float64]
 
 
@@ -52,12 +54,19 @@ class Scratch:
         self._directory = directory
 
     def keep(self, block: Floats) -> Any:
-        """Put a block into a file of its own."""
+        """Put a block into a file of its own.
+
+        Raises
+        ------
+        OSError
+            If there is no room for it.
+        """
         if not block.size:
             return block
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / uuid.uuid4().hex
-        block.tofile(path)
+        with failures_named(path), path.open("wb") as file:
+            file.write(np.ascontiguousarray(block).data)
         spilled = Spilled(path, block.shape)
         weakref.finalize(spilled, path.unlink, missing_ok=True)  # once no later step needs it
         return spilled

@@ -1,14 +1,17 @@
 """The Parquet tables a run leaves, and reading them back.
 
-A unit is one (pipeline, atlas). Its expression table is put in place last, by an atomic rename:
-where that file is, the unit is whole. Every file carries its provenance in its metadata.
+A unit is one (pipeline, atlas). Each file is put in place by an atomic rename, the expression after the other
+tables, and last a record of them all with their digests: where that is and they are as it says, the unit is
+whole. Every table carries its provenance in its metadata.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.errors import RequestError
-from transforms.atlas_set import AnyAtlas
+from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.regions import RegionTables
 
 PROVENANCE = b"ahba_lake"
 PART = "part-0.parquet"
+STARTED = time.time()
 LEFTOVER = re.compile(r"\..+\.(\d+)\.wip")  # as `written_aside` names it
 GENES_PER_ROW_GROUP = 1024  # so that one gene is found by reading a small part of the file
 
@@ -48,12 +52,15 @@ class Unit:
     atlas: str
 
     def path(self, table: str) -> Path:
-        """The file of the table ``expression``, ``donor_expression``, ``counts`` or ``gene_stability``."""
+        """The file of the table ``expression``, ``donor_expression``, ``counts`` or ``gene_stability``.
+
+        Also of ``genes`` where donors have their own atlases: there, other samples may be left to choose by.
+        """
         return self.out / table / f"pipeline={self.pipeline}" / f"atlas={self.atlas}" / PART
 
     @property
     def genes(self) -> Path:
-        """The genes' table, shared by the pipeline's atlases."""
+        """The genes' table, shared by the pipeline's atlases in MNI space."""
         return self.out / "genes" / f"pipeline={self.pipeline}" / PART
 
     @property
@@ -66,43 +73,115 @@ class Unit:
         """The pipeline's choices, as JSON."""
         return self.out / "pipelines" / f"{self.pipeline}.json"
 
+    @property
+    def record(self) -> Path:
+        """What the unit's files are, as JSON; written last."""
+        return self.out / "units" / f"pipeline={self.pipeline}" / f"atlas={self.atlas}.json"
+
     def is_written(self, fingerprint: str, *, donors: bool) -> bool:
-        """Whether the whole unit is there.
+        """Whether the unit is whole, every file as it was written.
 
         Raises
         ------
         RequestError
             If it is there, but made with another atlas of the same name.
         """
-        for path in (self.regions, self.path("expression")):
-            if path.exists() and read_provenance(path)["atlas"]["fingerprint"] != fingerprint:
-                raise RequestError(
-                    f"{self.out} holds tables of another atlas named {self.atlas!r}; "
-                    "give this one another name (NAME=FILE) or write to another directory."
-                )
+        record = self._read_record()
+        if (record["atlas"] if record else _fingerprint(self.regions)) not in (fingerprint, ""):
+            raise RequestError(
+                f"{self.out} holds tables of another atlas named {self.atlas!r}; "
+                "give this one another name (NAME=FILE) or write to another directory."
+            )
+        files = record.get("files", {})
         wanted = ("expression", "donor_expression") if donors else ("expression",)
-        return all(self.path(table).exists() for table in wanted)
+        return all(self._within(self.path(table)) in files for table in wanted) and all(
+            _is_as_written(self.out / file, facts) for file, facts in files.items()
+        )
+
+    def is_undamaged(self, table: str) -> bool:
+        """Whether one table is there as the record says; what else is under its name is removed."""
+        path = self.path(table)
+        facts = self._read_record().get("files", {}).get(self._within(path))
+        if facts and _is_as_written(path, facts):
+            return True
+        path.unlink(missing_ok=True)
+        return False
+
+    def write_record(self, fingerprint: str, files: Iterable[Path]) -> None:
+        """Record the unit's files as they are now."""
+        facts = {self._within(file): _facts(file) for file in files}
+        with written_aside(self.record) as aside:
+            aside.write_text(_record({"atlas": fingerprint, "files": facts}))
+
+    def _read_record(self) -> dict[str, Any]:
+        """The record; empty where it is missing or damaged."""
+        try:
+            text = self.record.read_text()
+            content = json.loads(text)
+            known = {name: content[name] for name in ("atlas", "files")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return known if _record(known) == text else {}
+
+    def _within(self, path: Path) -> str:
+        return path.relative_to(self.out).as_posix()
+
+
+def _record(content: Mapping[str, Any]) -> str:
+    """A record's text; its own digest is in it."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return _json({**content, "sha256": digest})
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"bytes": stream.tell(), "sha256": digest}
+
+
+def _is_as_written(path: Path, facts: Mapping[str, Any]) -> bool:
+    try:
+        return path.stat().st_size == facts["bytes"] and _facts(path) == facts
+    except FileNotFoundError:
+        return False
+
+
+def _fingerprint(path: Path) -> str:
+    """Of the atlas that a table tells of; "" where there is none, or it does not read."""
+    try:
+        return str(read_provenance(path)["atlas"]["fingerprint"])
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are among these
+        return ""
 
 
 def write_unit(
     unit: Unit, tables: RegionTables, atlas: AnyAtlas, provenance: Mapping[str, Any], *, donors: bool
 ) -> None:
-    """Write every table of a unit, the expression last."""
+    """Write every table of a unit, the expression and then the record last."""
     _write_json(unit.parameters, provenance["pipeline_choices"])
     # These two are shared by units, so they tell only what all of these have in common.
     _write_frame(unit.regions, regions_frame(atlas), _only(provenance, "atlas", "software"))
-    _write_frame(unit.genes, tables.genes, provenance["pipeline_choices"])
-    _write_frame(unit.path("counts"), counts_frame(tables.counts), provenance)
+    genes = unit.path("genes") if isinstance(atlas, AtlasSet) else unit.genes
+    _write_frame(genes, tables.genes, provenance["pipeline_choices"])
+    frames = {"counts": counts_frame(tables.counts)}
     if donors:
-        parts = [_by_gene(table).assign(donor=donor) for donor, table in tables.donor_expression.items()]
-        frame = pd.concat(parts, ignore_index=True)
-        frame = frame[["gene_symbol", "donor", *frame.columns[1:-1]]]
-        _write_frame(
-            unit.path("donor_expression"), frame.sort_values("gene_symbol", kind="stable"), provenance
-        )
+        frames["donor_expression"] = _donors_frame(tables.donor_expression)
     if tables.stability is not None:
-        _write_frame(unit.path("gene_stability"), tables.stability, provenance)
-    _write_frame(unit.path("expression"), _by_gene(tables.expression), provenance)
+        frames["gene_stability"] = tables.stability
+    kept = [] if donors or not unit.is_undamaged("donor_expression") else ["donor_expression"]
+    for table, frame in (frames | {"expression": _by_gene(tables.expression)}).items():
+        _write_frame(unit.path(table), frame, provenance)
+    shared = [unit.parameters, unit.regions, genes]
+    own = [unit.path(table) for table in (*frames, *kept, "expression")]
+    unit.write_record(atlas.fingerprint, [*shared, *own])
+
+
+def _donors_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a gene and donor, sorted by gene."""
+    parts = [_by_gene(table).assign(donor=donor) for donor, table in tables.items()]
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame[["gene_symbol", "donor", *frame.columns[1:-1]]]
+    return frame.sort_values("gene_symbol", kind="stable")
 
 
 def regions_frame(atlas: AnyAtlas) -> pd.DataFrame:
@@ -153,7 +232,11 @@ def _only(provenance: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        aside.write_text(_json(content))
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 @contextmanager
@@ -162,18 +245,37 @@ def written_aside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.wip")
     try:
-        yield aside
-        aside.replace(path)
+        with failures_named(path):
+            yield aside
+            aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def failures_named(path: Path) -> Iterator[None]:
+    """A write that fails for want of room tells where; neither Python nor Arrow say so themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def clear_leftovers(out: Path) -> None:
     """Remove what writers that were killed left beside the tables."""
     for path in [*out.glob("**/.*.wip")]:
         writer = LEFTOVER.fullmatch(path.name)
-        if writer and not _is_running(int(writer[1])):
+        if writer and _is_left(path, int(writer[1])):
             _remove(path)
+
+
+def _is_left(path: Path, writer: int) -> bool:
+    """Whether its writer is dead; in a container the next process may well have the same number."""
+    if writer == os.getpid():
+        return path.stat().st_mtime < STARTED
+    return not _is_running(writer)
 
 
 def _remove(path: Path) -> None:

@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 
 from ingest.sources import MICROARRAY_FILES
 from transforms.atlas import Atlas
@@ -89,3 +92,16 @@ def ahba(*arguments: object, timeout: float = 120) -> subprocess.CompletedProces
 
 def command_line(*arguments: object) -> list[str]:
     return [sys.executable, "-W", "error", "-c", "from lake.cli import main; main()", *map(str, arguments)]
+
+
+def called(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in this process, which is quicker than one of its own."""
+    import lake.cli
+
+    words = [str(argument) for argument in arguments]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.setattr(sys, "argv", ["ahba", *words])
+        patch.setenv("COLUMNS", "80")
+        with redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as stop:
+            lake.cli.main()
+    return subprocess.CompletedProcess(words, int(stop.value.code or 0), out.getvalue(), err.getvalue())

@@ -1,6 +1,7 @@
 """``ahba run``: from a store to tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -218,11 +219,9 @@ def _run(
     if options["dry"]:
         _print_forecast(dry_run(store, atlases, pipelines, **request))
         return
-    with reporter.showing() as report:
+    with _scheduler(options, reporter) as scheduler, reporter.showing() as report:
         try:
-            reports = run_tables(
-                store, atlases, pipelines, **request, scheduler=_scheduler(options, reporter), progress=report
-            )
+            reports = run_tables(store, atlases, pipelines, **request, scheduler=scheduler, progress=report)
         except RunError as error:
             if error.reports:
                 _print_reports(error.reports)
@@ -231,15 +230,18 @@ def _run(
     _print_next(request, reports)
 
 
-def _scheduler(options: dict[str, Any], reporter: Reporter) -> Any:
+@contextmanager
+def _scheduler(options: dict[str, Any], reporter: Reporter) -> Iterator[Any]:
+    """A client of the cluster that the options name, None without one."""
     tls = {"ca_file": options["tls_ca"], "cert": options["tls_cert"], "key": options["tls_key"]}
     if options["scheduler"] is None:
         if any(tls.values()):
             raise RequestError("--tls-ca, --tls-cert and --tls-key go with --scheduler tls://host:port.")
-        return None
-    client = connect(options["scheduler"], **tls)
-    reporter.say(f"Dashboard: {client.dashboard_link}")
-    return client
+        yield None
+        return
+    with connect(options["scheduler"], **tls) as client:
+        reporter.say(f"Dashboard: {client.dashboard_link}")
+        yield client
 
 
 def _print_next(request: dict[str, Any], reports: Sequence[UnitReport]) -> None:
