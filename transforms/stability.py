@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
-# Probes worked on together: few enough that a donor's values stay in the processor's cache.
-_PROBES_AT_ONCE = 128
+# Probes worked on together: fewer stay in the processor's cache, but their many small steps have threads wait.
+_PROBES_AT_ONCE = 512
 # Counts of several walks share one int64, whose sign bit stays free.
 _WORD_BITS = 63
 
