@@ -15,6 +15,7 @@ from lake.errors import DamageError
 
 # Reads under way: on a disk as many as keep the cores busy, over a network as many as hide its delay.
 AT_ONCE_LOCAL, AT_ONCE_REMOTE = 3, 32
+FILES_AT_ONCE = 4  # that one read goes through: each read costs 2 ms by itself
 
 Integers = NDArray[np.integer]
 Positions = Integers | slice
@@ -71,7 +72,7 @@ class RowReader:
             raise ValueError("no rows to read")
         wanted, places = np.unique(rows, return_inverse=True)
         file, (chunk, width) = (array.shards or array.chunks)[0], array.chunks
-        runs = adjacent_runs(wanted, chunk, file)
+        runs = adjacent_runs(wanted, chunk, FILES_AT_ONCE * file)
         chosen = np.arange(array.shape[1])[columns]
         spans = adjacent_runs(np.unique(chosen), width, array.shape[1])
         part: NDArray[Any] = np.empty((len(wanted), len(chosen)), array.dtype)
@@ -101,31 +102,33 @@ class RowReader:
                 values: NDArray[Any] = await array.getitem((slice(*run), slice(*span)))
         lacking = np.isnan(values).any() if values.dtype.kind == "f" else not values.any()
         # What is missing reads as the fill value: only then is it worth while to look for the file.
-        if lacking and not await self._is_there(array, matrix, run[0]):
-            raise DamageError(f"{where}/{_file(array, run[0])}", "is missing")
+        if lacking:
+            await self._refuse_missing(array, matrix, run)
         if lacking and values.dtype.kind == "f":
             raise DamageError(where, f"holds no number in rows {run[0]} to {run[1] - 1}")
         return values
 
-    async def _is_there(self, array: Any, matrix: str, row: int) -> bool:
-        file = _file(array, row)
+    async def _refuse_missing(self, array: Any, matrix: str, run: Run) -> None:
+        size = (array.shards or array.chunks)[0]
+        for number in range(run[0] // size, (run[1] - 1) // size + 1):
+            file = f"c/{number}/0"
+            if not await self._is_there(array, matrix, file):
+                raise DamageError(f"{self._path}/{matrix}/{file}", "is missing")
+
+    async def _is_there(self, array: Any, matrix: str, file: str) -> bool:
         if self._local is not None:
             return (self._local / matrix / file).is_file()
         return bool(await (array.store_path / file).exists())
 
 
 def adjacent_runs(rows: Integers, chunk: int, file: int) -> list[Run]:
-    """Ranges to read for ascending rows: same or next chunk together, never over two files."""
+    """Ranges to read for ascending rows: same or next chunk together, never over an end of `file` rows."""
     if not len(rows):
         return []
     apart = (np.diff(rows // chunk) > 1) | (np.diff(rows // file) > 0)
     cuts = np.flatnonzero(apart) + 1
     starts, stops = rows[np.r_[0, cuts]], rows[np.r_[cuts - 1, len(rows) - 1]] + 1
     return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
-
-
-def _file(array: Any, row: int) -> str:
-    return f"c/{row // (array.shards or array.chunks)[0]}/0"
 
 
 def by_donor(columns: Integers, sizes: Mapping[str, int]) -> dict[str, tuple[Positions, Positions]]:

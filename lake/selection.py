@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 Axis = Literal["sample", "probe"]
 
 # Probes in memory at once: 1,024 in all 3,702 samples are 30 MB.
-BLOCK = 2048
+BLOCK = 1024
+ROWS_AT_ONCE, FEW_SAMPLES = 8192, 256  # so many rows of few samples are no more to hold, and fewer reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +222,9 @@ class Selection:
         """
         stop = self.shape[0] if stop is None else min(stop, self.shape[0])
         values = np.empty((stop - start, len(self.columns)), dtype=bool if name == "detected" else np.float64)
-        for first in range(start, stop, BLOCK):  # what is read besides the answer stays small
-            last = min(first + BLOCK, stop)
+        size = ROWS_AT_ONCE if len(self.columns) <= FEW_SAMPLES else BLOCK
+        for first in range(start, stop, size):  # what is read besides the answer stays small
+            last = min(first + size, stop)
             self._read_into(values[first - start : last - start], name, first, last)
         return values
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
-# Probes worked on together: fewer stay in the processor's cache, but their many small steps have threads wait.
+# Probes worked on together. Fewer stay in the processor's cache, but have threads wait for each other.
 _PROBES_AT_ONCE = 512
 # Counts of several walks share one int64, whose sign bit stays free.
 _WORD_BITS = 63
