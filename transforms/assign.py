@@ -130,8 +130,8 @@ def count_inside(samples: pd.DataFrame, labels: Labels, atlas: Atlas, tolerance:
     points = samples[["mni_x", "mni_y", "mni_z"]].to_numpy(dtype=np.float64)
     size = 1.0 if atlas.affine is None else max(1.0, float(np.abs(atlas.affine[:3, :3]).max()))
     margin = (abs(tolerance) + 1) * size
-    low, high = atlas.coordinates.min(axis=0) - margin, atlas.coordinates.max(axis=0) + margin
-    inside = ((points >= low) & (points <= high)).all(axis=1)
+    low, high = atlas.box
+    inside = ((points >= low - margin) & (points <= high + margin)).all(axis=1)
     return int(np.count_nonzero(inside & (labels != 0)))
 
 
@@ -158,7 +158,7 @@ def warn_if_misplaced(n_assigned: int, n_samples: int, atlas: Atlas) -> None:
     volume = len(atlas.labels) * abs(float(np.linalg.det(atlas.affine[:3, :3])))
     expected = min(1.0, volume / BRAIN_MM3) * n_samples
     if expected >= ENOUGH_TO_TELL and n_assigned < FEW * expected:
-        low, high = (atlas.coordinates.min(axis=0), atlas.coordinates.max(axis=0))
+        low, high = atlas.box
         box = ", ".join(f"{axis} {a:.0f} to {b:.0f}" for axis, a, b in zip("xyz", low, high, strict=True))
         warnings.warn(
             f"Only {n_assigned} of {n_samples} samples lie in a region of atlas {atlas.name!r}; about "

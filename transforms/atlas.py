@@ -282,6 +282,12 @@ class Atlas:
         return places
 
     @cached_property
+    def box(self) -> tuple[Floats, Floats]:
+        """Lowest and highest ``coordinates``, (3,) each."""
+        axes = np.ascontiguousarray(self.coordinates.T)
+        return axes.min(axis=1), axes.max(axis=1)
+
+    @cached_property
     def tree(self) -> cKDTree:
         """Search tree over ``coordinates``."""
         return cKDTree(self.coordinates)
