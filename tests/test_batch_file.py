@@ -388,12 +388,13 @@ def test_the_page_shows_files_that_are_read(tmp_path: Path) -> None:
     )
     (tmp_path / "t1w_t2w.csv").write_text("region,value\n1,2\n")
     shown = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "batches.md").read_text(), flags=re.DOTALL)
-    assert len(shown) == 3
-    whole, gridded, reduced = shown
+    whole, gridded, reduced, running = shown
     (tmp_path / "BATCH.toml").write_text(whole)
     batch = read_batch(tmp_path / "BATCH.toml")
     assert len(batch.atlases) == 3
     assert len(batch.pipelines) == 2 + 4
+    (tmp_path / "BATCH.toml").write_text(running)
+    assert [made.name for made in read_batch(tmp_path / "BATCH.toml").reduce] == ["cge_distance", "shape"]
     (tmp_path / "BATCH.toml").write_text(NEEDED + gridded)
     assert len(read_batch(tmp_path / "BATCH.toml").pipelines) == 6
     without_function = reduced[: reduced.index("[reduce.mine]")]
