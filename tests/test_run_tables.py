@@ -401,6 +401,7 @@ def test_the_command_writes_tables_and_a_file(
     assert (tmp_path / "x_10021.csv").exists()
 
 
+@pytest.mark.slow
 def test_hemispheres_from_x_constrain_the_samples(
     store_path: Path, atlas_file: Path, atlas: Atlas, small_lake: lake.Lake, tmp_path: Path
 ) -> None:
