@@ -140,6 +140,7 @@ class _Reader:
     functions: bool
 
     def batch(self, content: Mapping[str, Any]) -> Batch:
+        """The whole file, checked; RequestError for the first key that is missing or wrong."""
         values = self.table(content, "", _TOP)
         for name, example in _NEEDED.items():
             if name not in values:

@@ -91,6 +91,7 @@ class _Exponential(NamedTuple):
         return residuals
 
     def slopes(self, given: Floats, distance: Floats, _coexpression: Floats) -> Floats:
+        """Derivatives of `residuals` by the parameters fitted: (pair, parameter), distances in mm."""
         scale, _, rate = self.complete(given)
         decayed = np.exp(-rate * distance)
         columns = [decayed, np.ones_like(distance), -scale * distance * decayed]
