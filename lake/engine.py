@@ -70,9 +70,13 @@ class _Latest:
         self._key = ""
         self._result: Any = None
 
+    def forget(self) -> None:
+        self._key, self._result = "", None
+
     def get(self, key: str, make: Callable[[], Any]) -> Any:
         if key != self._key:
-            self._key, self._result = key, None
+            self.forget()  # there may be no room for both
+            self._key = key
             try:
                 self._result = make()
             except (ChoiceError, AtlasError) as failure:
@@ -136,18 +140,24 @@ class Engine:
             As soon as it is there; whatever the caller does with it is done before the next is made.
         """
         self._totals |= plan.counts()
-        for _, sharing in groupby(plan.units, key=lambda unit: unit.keys["values"]):
-            yield from self._sharing_values(list(sharing))
+        for _, alike in groupby(plan.units, key=lambda unit: unit.keys["genes"]):
+            sharing_genes = list(alike)
+            groups = [
+                list(group) for _, group in groupby(sharing_genes, key=lambda unit: unit.keys["values"])
+            ]
+            for number, group in enumerate(groups, start=1):
+                yield from self._sharing_values(group, sharing_genes, is_last=number == len(groups))
 
-    def _sharing_values(self, units: list[PlannedUnit]) -> Iterator[Outcome]:
+    def _sharing_values(
+        self, units: list[PlannedUnit], sharing_genes: list[PlannedUnit], *, is_last: bool
+    ) -> Iterator[Outcome]:
         try:
-            genes = self._genes(units[0])
+            genes = self._genes(units[0], sharing_genes)
         except (ChoiceError, AtlasError) as failure:
             yield from (Outcome(unit, failure) for unit in units)
             return
-        alike = [list(group) for _, group in groupby(units, key=lambda unit: unit.keys["normalisation"])]
         placed, labels = [], []
-        for group in alike:
+        for group in _alike(units, "normalisation"):
             found = self._label(group[0], genes.samples)
             if isinstance(found, Failure):
                 yield from (Outcome(unit, found) for unit in group)
@@ -156,19 +166,39 @@ class Engine:
                 labels.append(found)
         if placed:
             values = self._values(genes, placed, labels)
+            if is_last and isinstance(values, KeptValues):
+                self._latest["genes"].forget()
+                genes = genes.without_rows()
             for group, found in zip(placed, labels, strict=True):
                 yield from self._alike(group, genes, values, found)
 
     # ---- the stages before an atlas ----
 
-    def _genes(self, unit: PlannedUnit) -> Genes:
-        genes: Genes = self._stage("genes", unit, partial(self._choose_genes, unit))
+    def _genes(self, unit: PlannedUnit, sharing: list[PlannedUnit]) -> Genes:
+        genes: Genes = self._stage("genes", unit, partial(self._choose_genes, unit, sharing))
         return genes
 
-    def _choose_genes(self, unit: PlannedUnit) -> Genes:
+    def _choose_genes(self, unit: PlannedUnit, sharing: list[PlannedUnit]) -> Genes:
+        """The genes, their rows kept in memory if it has room: each of `sharing` reads them."""
         samples, probes = self._stage("probes", unit, partial(self._filter_probes, unit))
         with self._made("genes"):
-            return choose_genes(self._source_of(unit), unit.pipeline, samples, probes)
+            needed = self._needed_by(sharing, samples)
+            fits = 8 * len(needed) * probes["gene_symbol"].nunique() <= self._resources.room
+            return choose_genes(
+                self._source_of(unit), unit.pipeline, samples, probes, keep=needed if fits else None
+            )
+
+    def _needed_by(self, units: list[PlannedUnit], samples: pd.DataFrame) -> NDArray[np.intp]:
+        """Positions of the prepared samples that one of the units needs, ascending."""
+        found = [self._labels.get(unit.keys["assignment"]) for unit in units]
+        if any(labels is None for labels in found):  # not known before the genes are
+            return np.arange(len(samples))
+        placed = [
+            (unit, labels) for unit, labels in zip(units, found, strict=True) if isinstance(labels, dict)
+        ]
+        needed = _needed(samples, [unit for unit, _ in placed], [labels for _, labels in placed])
+        own = {donor: table.index.to_numpy() for donor, table in samples.groupby("donor", sort=False)}
+        return np.sort(np.concatenate([own[donor][left] for donor, left in needed.items()] or [np.arange(0)]))
 
     def _filter_probes(self, unit: PlannedUnit) -> tuple[pd.DataFrame, pd.DataFrame]:
         samples = self._samples(unit)
@@ -204,9 +234,10 @@ class Engine:
         """The values of all samples that a group needs; kept if several groups do, or if they are large."""
         first = groups[0][0]
         fresh = FreshValues(self._source_of(first), genes, first.pipeline)
-        needed = _needed(genes, [group[0] for group in groups], labels)
+        needed = _needed(genes.samples, [group[0] for group in groups], labels)
         size = 8 * len(genes.selection.genes) * sum(map(len, needed.values()))
-        crowded = self._scratch is not None and size > self._resources.room
+        taken = genes.selection.kept.nbytes if genes.selection.kept else 0
+        crowded = self._scratch is not None and size > self._resources.room - taken
         if len(groups) == 1 and not crowded:
             return fresh
         with self._made("values"):
@@ -234,6 +265,11 @@ class Engine:
             self._progress(kind, self.timings.counts[kind], self._totals.get(kind))
 
 
+def _alike(units: Sequence[PlannedUnit], kind: str) -> list[list[PlannedUnit]]:
+    """Runs of units that share a stage."""
+    return [list(group) for _, group in groupby(units, key=lambda unit: unit.keys[kind])]
+
+
 def _attempt(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     try:
         return function(*args, **options)
@@ -242,12 +278,12 @@ def _attempt(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def _needed(
-    genes: Genes, units: Sequence[PlannedUnit], labels: list[Labels]
+    prepared: pd.DataFrame, units: Sequence[PlannedUnit], labels: list[Labels]
 ) -> dict[str, NDArray[np.integer]]:
     """Donor -> the positions of its samples that one of the units needs, ascending."""
     needed: dict[str, list[NDArray[np.integer]]] = defaultdict(list)
     for unit, found in zip(units, labels, strict=True):
-        for part in parts_of(genes, found, unit.pipeline):
+        for part in parts_of(prepared, found, unit.pipeline):
             needed[part.donor].append(part.left)
     return {donor: np.unique(np.concatenate(lefts)) for donor, lefts in needed.items()}
 
@@ -276,6 +312,7 @@ def tables_of(store: Lake, source: Source, unit: PlannedUnit, *, donors: bool = 
     resources = Resources.of()
     engine = Engine(store, source, resources, donors=donors)
     with scheduled(workers=resources.workers):
+        engine.place([unit])
         (outcome,) = engine.outcomes(Plan([unit]))
     if isinstance(outcome.tables, Failure):
         raise outcome.tables

@@ -14,12 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from transforms.errors import ChoiceError
-from transforms.select import (
-    ARNATKEVICIUTE_SELECTIONS,
-    ScoreOptions,
-    probe_scores,
-    select_probes,
-)
+from transforms.select import probe_scores, select_probes
+from transforms.selections import ARNATKEVICIUTE_SELECTIONS, ScoreOptions
 
 DONORS = ("9861", "10021", "12876")
 GENES = {"AAA": 1, "BBB": 2, "CCC": 3, "DDD": 4, "EEE": 6, "FFF": 2}  # gene -> number of probes

@@ -4,18 +4,24 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lake
+from lake import layout
+from lake.arrays import fast_codecs
 from lake.errors import DamageError, RequestError
+from lake.ingestion import ingest_directory
 from lake.layout import PROBES, SAMPLES, chunk_columns, chunk_rows
 from lake.names import resolve
 from lake.queries import gene_tables
@@ -24,7 +30,7 @@ from lake.selection import Selection, everything
 from tests.published import Published
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
-from transforms.select import SELECTIONS
+from transforms.selections import SELECTIONS
 
 QUICK = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -443,6 +449,67 @@ def test_a_missing_file_is_an_error(name: str, store_copy: Path) -> None:
     store = lake.open(store_copy)
     with pytest.raises(DamageError, match=f"10021/{name}/c/0/0: is missing"):
         store.everything().read(name)
+
+
+@pytest.mark.parametrize("name", ["expression", "detected"])
+def test_one_missing_file_of_several_is_an_error(
+    name: str, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several files are read at once, and those beside it are full."""
+    monkeypatch.setattr(layout, "SHARD_ROWS", 128)
+    monkeypatch.setattr(layout, "CHUNK_ROWS", 64)
+    ingest_directory(published, tmp_path / "store", donors=["10021"])
+    missing = tmp_path / "store" / "microarray" / "10021" / name / "c" / "1" / "0"
+    missing.unlink()
+    with pytest.raises(DamageError, match=f"10021/{name}/c/1/0: is missing"):
+        lake.open(tmp_path / "store").everything().read(name)
+
+
+def test_a_store_is_read_from_wherever_one_is(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path may be relative to where one was when it was opened, calls may be false throughout."""
+    monkeypatch.chdir(store_path.parent)
+    store = lake.open(store_path.name)
+    monkeypatch.chdir("/")
+    nowhere = np.flatnonzero(~store.everything().read("detected").any(axis=1))
+    assert len(nowhere)
+    assert not replace(store.everything(), rows=nowhere[:1]).read("detected").any()
+
+
+def test_threads_leave_zarrs_configuration_as_it_was() -> None:
+    """Two threads open arrays at a time; who comes second must not put back what the first one set."""
+    before = zarr.config.get("codec_pipeline.path")
+    inside, leave = Event(), Event()
+
+    def second() -> None:
+        with fast_codecs():
+            inside.set()
+            leave.wait(10)
+
+    with fast_codecs():
+        thread = Thread(target=second)
+        thread.start()
+        inside.wait(0.2)
+    leave.set()
+    thread.join()
+    assert inside.is_set()
+    assert zarr.config.get("codec_pipeline.path") == before
+
+
+def test_what_is_no_matrix_is_not_read(small_lake: lake.Lake) -> None:
+    with pytest.raises(RequestError, match="'calls' is unknown; choose one of expression, detected\\."):
+        small_lake.everything().read("calls")
+    genes = small_lake.everything().per_gene(probe_selection="max_intensity")
+    with pytest.raises(RequestError, match="choose one of expression, or detected before per_gene"):
+        genes.read("detected")
+
+
+def test_numbers_may_be_numpys(small_lake: lake.Lake) -> None:
+    probe = small_lake.probes["probe_id"].iloc[7]
+    assert isinstance(probe, np.integer)
+    found = small_lake.gene(probe)
+    assert found.question == str(probe)
+    assert found.rows is not None
+    assert found.rows.tolist() == [7]
 
 
 def test_a_damaged_file_is_an_error(store_copy: Path) -> None:

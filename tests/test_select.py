@@ -17,15 +17,9 @@ from scipy import stats
 
 from transforms.errors import ChoiceError
 from transforms.probes import gene_expression
-from transforms.select import (
-    ABAGEN_SELECTIONS,
-    DONOR_PROBES,
-    SELECTIONS,
-    choose_probes,
-    probe_scores,
-    select_probes,
-    split_into_blocks,
-)
+from transforms.scoring import split_into_blocks
+from transforms.select import choose_probes, probe_scores, select_probes
+from transforms.selections import ABAGEN_SELECTIONS, DONOR_PROBES, SELECTIONS
 from transforms.stability import StructureMeans, diff_stability, spearman
 
 DATA = Path(__file__).parent / "data"

