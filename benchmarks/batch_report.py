@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.against_abagen import Target, target_row
 from benchmarks.batch_model import costs, family_model, grid_counts, predicted, sustained
+from benchmarks.pages import Target, target_table, where_and_when
 from lake.grids import MULTIVERSE
 
 Found = Mapping[str, Any]
@@ -103,18 +103,16 @@ def largest(runs: Found) -> Found:
 
 def render(report: Found) -> str:
     """Return the report as Markdown."""
-    host, data, sections = report["machine"], report["data"], report["sections"]
+    data, sections = report["data"], report["sections"]
     versions = ", ".join(f"{name} {text}" for name, text in report["versions"].items())
     lines = [
-        f"{report['date']}; {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 1e9:.0f} GB.",
+        where_and_when(report),
         f"{data['probes']:,} probes, {data['samples']:,} samples (simulated), in the page cache. {versions}.",
         "",
         f"`{report['command']}`",
         *(f"\n{name}: {found['date']}, `{found['command']}`" for name, found in _from_earlier(report)),
         "",
-        "| target at full size | to reach | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *map(target_row, report["targets"]),
+        *target_table(report["targets"]),
         "",
         "| run, a process of its own | wall s | CPU s | peak MB |",
         "| --- | ---: | ---: | ---: |",

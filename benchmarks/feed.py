@@ -2,35 +2,31 @@
 
 ``python benchmarks/feed.py`` simulates the six donors, ingests them, and copies expression to arrays with a
 row a sample: one value a gene, and all probes. The ways of reading are then measured in turn in one process
-(this script with ``--read``), the best of several epochs each; the system has the files in its cache. Results
+(this script with ``--part``), the best of several epochs each; the system has the files in its cache. Results
 go to ``benchmarks/results/feed.json`` and, as a table, into ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import zarr
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+SCRIPT = Path(__file__).resolve()
+sys.path.insert(0, str(SCRIPT.parents[1]))
 
 import lake  # noqa: E402
-from benchmarks import against_abagen as base  # noqa: E402
-from benchmarks.queries import peak_bytes  # noqa: E402
+from benchmarks.measuring import Bench  # noqa: E402
+from benchmarks.pages import Target, target_table  # noqa: E402
+from benchmarks.parts import carry_out, opening_lines, options, part_of  # noqa: E402
 from lake.arrays import fast_codecs  # noqa: E402
+from lake.resources import peak_memory  # noqa: E402
 
-WORKDIR = ROOT / "build" / "feed"
 BATCH, BLOCK = 64, 32
 SOURCES: dict[str, Callable[[lake.Lake], lake.Selection]] = {
     "genes": lambda store: store.everything().per_gene(probe_selection="max_variance"),
@@ -94,7 +90,7 @@ def copy(selection: lake.Selection, cache: Path, seconds: float) -> dict[str, fl
     start = time.perf_counter()
     feed = fed(selection, cache)
     copied = time.perf_counter() - start
-    return {"select": seconds, "copy": copied, "peak_bytes": peak_bytes(), "features": feed.shape[1]}
+    return {"select": seconds, "copy": copied, "peak_bytes": peak_memory(), "features": feed.shape[1]}
 
 
 def ways(selection: lake.Selection, cache: Path, repeats: int) -> dict[str, float]:
@@ -115,21 +111,21 @@ def peak(selection: lake.Selection, cache: Path) -> dict[str, float]:
     feed = fed(selection, cache)
     for number in range(2):
         epoch(feed, number)
-    return {"peak_bytes": peak_bytes()}
+    return {"peak_bytes": peak_memory()}
 
 
 def fed(selection: lake.Selection, cache: Path) -> lake.Feed:
     return lake.feed(selection, batch_size=BATCH, block_size=BLOCK, memory=0, cache=cache)
 
 
-def read(source: str, what: str, store: Path, cache: Path, repeats: int) -> dict[str, float]:
+def read(source: str, what: str, store: str, copies: str, repeats: str) -> dict[str, float]:
     """Do one part of the benchmark, in a process of its own."""
     start = time.perf_counter()
     selection = SOURCES[source](lake.open(store))
-    seconds = time.perf_counter() - start
+    seconds, cache = time.perf_counter() - start, Path(copies)
     if what == "copy":
         return copy(selection, cache, seconds)
-    return peak(selection, cache) if what == "peak" else ways(selection, cache, repeats)
+    return peak(selection, cache) if what == "peak" else ways(selection, cache, int(repeats))
 
 
 def measured(way: Way, feed: lake.Feed, number: int) -> float:
@@ -141,50 +137,27 @@ def measured(way: Way, feed: lake.Feed, number: int) -> float:
 # The benchmark --------------------------------------------------------------------------------------
 
 
-def run_benchmark(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything and return the report."""
-    donors = "all" if chosen.probes == base.FULL_SIZE else "9861,10021"
-    bench = base.Bench(chosen.workdir, chosen.probes, donors, 1)
-    bench.workdir.mkdir(parents=True, exist_ok=True)
-    store = chosen.store or bench.store
-    if not (store / "zarr.json").exists():
-        base.simulate(bench)
-        base.measure(
-            base.ahba("ingest", bench.data, "--quiet", "--store", store), bench.workdir / "ingest.log"
-        )
-    cache = bench.workdir / "copies"
+def run_benchmark(bench: Bench, store: Path, repeats: int) -> dict[str, Any]:
+    """Measure everything."""
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": "python benchmarks/feed.py" + (" --tiny" if chosen.tiny else ""),
-        "machine": base.machine(),
-        "versions": base.versions(),
-        "data": {"probes": lake.open(store).manifest.n_probes, "samples": len(lake.open(store).samples)},
         "sources": {
-            source: {
-                part: asked(source, part, store, cache, chosen.repeats) for part in ("copy", "peak", "ways")
-            }
+            source: {part: asked(source, part, bench, store, repeats) for part in ("copy", "peak", "ways")}
             for source in SOURCES
-        },
+        }
     }
 
 
-def asked(source: str, part: str, store: Path, cache: Path, repeats: int) -> dict[str, float]:
-    """Measure in a new process."""
-    command = ["--read", source, part, str(store), str(cache), "--repeats", str(repeats)]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), *command], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{source} {part} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+def asked(source: str, part: str, bench: Bench, store: Path, repeats: int) -> dict[str, float]:
+    """Measure in a new process, and say so."""
+    found = part_of(SCRIPT, source, part, store, bench.workdir / "copies", repeats)
     print(f"{source:<8} {part:<8} {found}", flush=True)
     return found
 
 
-def targets(report: dict[str, Any]) -> list[base.Target]:
+def targets(report: dict[str, Any]) -> list[Target]:
     """Hold the numbers against what was to be reached at full size."""
     return [
-        base.Target(
+        Target(
             f"the feed / a plain read, {NAMES[source]}", "%", ">=", 70, 100 * share(found["ways"], "epoch")
         )
         for source, found in report["sources"].items()
@@ -198,24 +171,16 @@ def share(rates: dict[str, float], way: str) -> float:
 
 def render(report: dict[str, Any]) -> str:
     """Return the report as Markdown."""
-    host, data = report["machine"], report["data"]
     rows = [row for source, found in report["sources"].items() for row in _rows(source, found)]
     lines = [
-        f"{report['date']}; {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 1e9:.0f} GB.",
-        f"{data['probes']:,} probes, {data['samples']:,} samples (simulated).",
-        f"Batches of {BATCH}, float32; the files are in the system's cache.",
-        "",
-        f"`{report['command']}`",
-        "",
+        *opening_lines(report, f"Batches of {BATCH}, float32; the files are in the system's cache."),
         "| features | read by | MB/s | of the faster plain read |",
         "| --- | --- | ---: | ---: |",
         *rows,
         "",
         *(_copy_line(source, found) for source, found in report["sources"].items()),
         "",
-        "| target at full size | to reach | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *(base.target_row(asdict(target) | {"reached": target.reached}) for target in targets(report)),
+        *target_table(report["targets"]),
     ]
     return "\n".join(lines)
 
@@ -242,36 +207,12 @@ def _copy_line(source: str, found: dict[str, Any]) -> str:
     )
 
 
-def options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Measure the feed on simulated data.")
-    option = parser.add_argument
-    option("--workdir", type=Path, default=WORKDIR, help="for files, store and copies: 6 GB at full size")
-    option("--store", type=Path, help="a store that is there, instead of simulating one")
-    option("--probes", type=int, default=base.FULL_SIZE, help="fewer for a trial")
-    option("--repeats", type=int, default=5, help="the fastest of so many epochs counts")
-    option("--results", type=Path, default=Path(__file__).parent, help="folder of README.md and results/")
-    option("--tiny", action="store_true", help="400 probes, two donors, results in the workdir")
-    option("--read", nargs=4, metavar=("SOURCE", "PART", "STORE", "COPIES"), help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    chosen = options(arguments)
-    if chosen.read:
-        source, what, store, cache = chosen.read
-        print(json.dumps(read(source, what, Path(store), Path(cache), chosen.repeats)))
-        return
-    chosen.workdir = chosen.workdir.resolve()
-    if chosen.tiny:
-        chosen.probes, chosen.repeats, chosen.results = base.TINY, 1, chosen.workdir
-    report = run_benchmark(chosen)
-    report["targets"] = [
-        {"name": t.name, "reached": t.reached, "measured": t.measured} for t in targets(report)
-    ]
-    print(render(report))
-    base.write_section(report, render(report), chosen.results, "feed")
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(
+        SCRIPT,
+        options(SCRIPT, "Measure the feed.", keeps="copies: 6 GB", repeats=5, of_what="epochs"),
+        measure_part=read,
+        measure_all=run_benchmark,
+        targets=targets,
+        render=render,
+    )

@@ -1,35 +1,31 @@
 """What it takes to ask the lake: times, memory and bytes read of the queries, at full size.
 
 ``python benchmarks/queries.py`` simulates the six donors, ingests them, writes tables of 40 atlases, and
-asks each question in a new process (this script with ``--ask``): once with nothing read yet, then again and
+asks each question in a new process (this script with ``--part``): once with nothing read yet, then again and
 again. The command ``ahba gene`` is measured from outside, beside ``python -c "import xarray, zarr"``. Results
 go to ``benchmarks/results/queries.json`` and, as a table, into ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import resource
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+SCRIPT = Path(__file__).resolve()
+sys.path.insert(0, str(SCRIPT.parents[1]))
 
 import lake  # noqa: E402
-from benchmarks import against_abagen as base  # noqa: E402
+from benchmarks.measuring import Bench, ahba, measure  # noqa: E402
+from benchmarks.pages import Target, target_table  # noqa: E402
+from benchmarks.parts import carry_out, opening_lines, options, part_of  # noqa: E402
+from lake.resources import peak_memory  # noqa: E402
 
-WORKDIR = ROOT / "build" / "queries"
 N_ATLASES, N_GENES, REGIONS = 40, 15_633, (83, 400, 100, 200)
 N_ASKED = 20
 POINT = (-42, -22, 55)
@@ -74,9 +70,9 @@ def two_structures(store: lake.Lake) -> tuple[lake.Selection, lake.Selection]:
     return cortex, cerebellum
 
 
-def ask(name: str, store: Path, tables: Path, warm: Path) -> dict[str, float]:
+def ask(name: str, store: str, tables_of_atlases: str, warm: str) -> dict[str, float]:
     """Ask one question: first on a small store, so that all is imported, then on the real one."""
-    question = QUESTIONS[name]
+    question, tables = QUESTIONS[name], Path(tables_of_atlases)
     genes = symbols(lake.open(store), N_ASKED)
     if name != "tables":
         question(lake.open(warm), tables, symbols(lake.open(warm), N_ASKED))
@@ -94,7 +90,7 @@ def ask(name: str, store: Path, tables: Path, warm: Path) -> dict[str, float]:
         "first": first,
         "best": min(times),
         "median": float(np.median(times)),
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak_memory(),
         "read_bytes": read,
     }
 
@@ -103,14 +99,6 @@ def bytes_read() -> int:
     """Return what this process read so far; 0 where the system does not say."""
     counts = Path("/proc/self/io")
     return int(counts.read_text().split()[1]) if counts.exists() else 0
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process held; getrusage may count the parent's on Linux."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 # The benchmark --------------------------------------------------------------------------------------
@@ -131,31 +119,17 @@ def write_tables(store: lake.Lake, folder: Path) -> None:
         _write_frame(path, table, {})
 
 
-def run_benchmark(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything and return the report."""
-    donors = "all" if chosen.probes == base.FULL_SIZE else "9861,10021"
-    bench = base.Bench(chosen.workdir, chosen.probes, donors, 1)
-    bench.workdir.mkdir(parents=True, exist_ok=True)
-    store = chosen.store or bench.store
-    if not (store / "zarr.json").exists():
-        base.simulate(bench)
-        base.measure(
-            base.ahba("ingest", bench.data, "--quiet", "--store", store), bench.workdir / "ingest.log"
-        )
+def run_benchmark(bench: Bench, store: Path, repeats: int) -> dict[str, Any]:
+    """Measure everything."""
     warm, tables = small_store(bench), bench.workdir / "tables"
     write_tables(lake.open(store), tables)
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": "python benchmarks/queries.py" + (" --tiny" if chosen.tiny else ""),
-        "machine": base.machine(),
-        "versions": base.versions(),
-        "data": {"probes": lake.open(store).manifest.n_probes, "samples": len(lake.open(store).samples)},
         "questions": {name: asked(name, store, tables, warm) for name in QUESTIONS},
-        "command_seconds": command_seconds(store, bench.workdir / "command.log", chosen.repeats),
+        "command_seconds": command_seconds(store, bench.workdir / "command.log", repeats),
     }
 
 
-def small_store(bench: base.Bench) -> Path:
+def small_store(bench: Bench) -> Path:
     """Make a store on which all that a question imports is imported."""
     from ingest.simulate import simulate
     from lake.ingestion import ingest_directory
@@ -169,61 +143,51 @@ def small_store(bench: base.Bench) -> Path:
 
 
 def asked(name: str, store: Path, tables: Path, warm: Path) -> dict[str, float]:
-    """Ask one question in a new process."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--ask", name, *map(str, (store, tables, warm))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    """Ask one question in a new process, and say what it took."""
+    found = part_of(SCRIPT, name, store, tables, warm)
     print(f"{name:<12} {1e3 * found['best']:9.1f} ms {found['peak_bytes'] / 1e6:6.0f} MB", flush=True)
     return found
 
 
 def command_seconds(store: Path, log: Path, repeats: int) -> dict[str, float]:
     """Measure ``ahba gene`` and the imports beside it, in turn, the best of each."""
-    gene = base.ahba("gene", symbols(lake.open(store), N_ASKED)[9], "--store", store)
+    gene = ahba("gene", symbols(lake.open(store), N_ASKED)[9], "--store", store)
     imports = [sys.executable, "-c", "import xarray, zarr"]
-    pairs = [[base.measure(command, log).seconds for command in (gene, imports)] for _ in range(repeats)]
+    pairs = [[measure(command, log).seconds for command in (gene, imports)] for _ in range(repeats)]
     seconds = np.min(pairs, axis=0)
     return {"gene": float(seconds[0]), "imports": float(seconds[1])}
 
 
-def targets(report: dict[str, Any]) -> list[base.Target]:
+def targets(report: dict[str, Any]) -> list[Target]:
     """Hold the numbers against what was to be reached at full size."""
     questions, command = report["questions"], report["command_seconds"]
     wanted = [
-        base.Target(NAMES[name], "ms", "<=", 1e3 * bound, 1e3 * questions[name]["best"])
+        Target(NAMES[name], "ms", "<=", 1e3 * bound, 1e3 * questions[name]["best"])
         for name, bound in BOUNDS.items()
     ]
     ratio = command["gene"] / command["imports"]
     peak = max(questions[name]["peak_bytes"] for name in BOUNDS) / 1e6
     return [
         *wanted,
-        base.Target("`ahba gene` / `import xarray, zarr`", "x", "<=", 1.5, ratio),
-        base.Target("peak memory of these", "MB", "<=", 400, peak),
-        base.Target("read to open and ask one gene", "MB", "<=", 3, questions["gene"]["read_bytes"] / 1e6),
+        Target("`ahba gene` / `import xarray, zarr`", "x", "<=", 1.5, ratio),
+        Target("peak memory of these", "MB", "<=", 400, peak),
+        Target("read to open and ask one gene", "MB", "<=", 3, questions["gene"]["read_bytes"] / 1e6),
     ]
 
 
 def render(report: dict[str, Any]) -> str:
     """Return the report as Markdown."""
-    host, data, command = report["machine"], report["data"], report["command_seconds"]
+    command = report["command_seconds"]
     rows = [_question_row(NAMES[name], found) for name, found in report["questions"].items()]
     lines = [
-        f"{report['date']}; {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 1e9:.0f} GB.",
-        f"{data['probes']:,} probes, {data['samples']:,} samples (simulated), on a local disk and cached.",
-        "",
-        f"`{report['command']}`",
-        "",
+        *opening_lines(report, "On a local disk and cached."),
         "| question | best ms | median ms | first ms | first reads MB | peak MB |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         *rows,
         "",
         f"`ahba gene` took {command['gene']:.2f} s, the imports {command['imports']:.2f} s.",
         "",
-        "| target at full size | to reach | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *(base.target_row(asdict(target) | {"reached": target.reached}) for target in targets(report)),
+        *target_table(report["targets"]),
     ]
     return "\n".join(lines)
 
@@ -233,36 +197,12 @@ def _question_row(name: str, found: dict[str, float]) -> str:
     return f"| {name} | {times} | {found['read_bytes'] / 1e6:.1f} | {found['peak_bytes'] / 1e6:.0f} |"
 
 
-def options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Measure the queries on simulated data.")
-    option = parser.add_argument
-    option("--workdir", type=Path, default=WORKDIR, help="for files, store and tables: 5 GB at full size")
-    option("--store", type=Path, help="a store that is there, instead of simulating one")
-    option("--probes", type=int, default=base.FULL_SIZE, help="fewer for a trial")
-    option("--repeats", type=int, default=7, help="the fastest of so many commands counts")
-    option("--results", type=Path, default=Path(__file__).parent, help="folder of README.md and results/")
-    option("--tiny", action="store_true", help="400 probes, two donors, results in the workdir")
-    option("--ask", nargs=4, metavar=("NAME", "STORE", "TABLES", "SMALL"), help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    chosen = options(arguments)
-    if chosen.ask:
-        name, *paths = chosen.ask
-        print(json.dumps(ask(name, *map(Path, paths))))
-        return
-    chosen.workdir = chosen.workdir.resolve()
-    if chosen.tiny:
-        chosen.probes, chosen.repeats, chosen.results = base.TINY, 1, chosen.workdir
-    report = run_benchmark(chosen)
-    report["targets"] = [
-        {"name": t.name, "reached": t.reached, "measured": t.measured} for t in targets(report)
-    ]
-    print(render(report))
-    base.write_section(report, render(report), chosen.results, "queries")
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(
+        SCRIPT,
+        options(SCRIPT, "Measure the queries.", keeps="tables: 5 GB", repeats=7, of_what="commands"),
+        measure_part=ask,
+        measure_all=run_benchmark,
+        targets=targets,
+        render=render,
+    )

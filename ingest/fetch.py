@@ -130,7 +130,7 @@ def _fetch_all(downloads: Sequence[Download], settings: Settings, directory: Pat
         try:
             fetched.append(_fetch_one(download, settings))
         except (FetchError, OSError) as error:
-            log.warning("%s from %s: %s", download.name, download.url, str(error))
+            log.info("%s from %s: %s", download.name, download.url, str(error))
             failures.append(f"- {download.name} from {download.url}: {error}")
     if failures:
         summary = f"{len(failures)} of {len(downloads)} files could not be fetched into {directory}"

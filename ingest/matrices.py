@@ -5,11 +5,9 @@ probe's row lies (`ingest.matrix_lines`); rows are then read and parsed (`ingest
 threads as there are. A file that is not as it should be is gone through by `ingest.matrix_faults`.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn
@@ -17,14 +15,13 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest import matrix_lines
 from ingest.errors import InputError
 from ingest.matrix_faults import find_faults
-from ingest.matrix_lines import Lines, lines_of_block
+from ingest.matrix_lines import Lines, find_lines
 from ingest.matrix_text import IrregularError, parse_flags, parse_numbers
 from ingest.sources import SourceFile
 
-BATCH = 1 << 19  # bytes of text parsed at once: with the numbers they become, they stay in the cache
+BATCH = 3 << 18  # bytes of text parsed at once: with the numbers they become, they stay in the cache
 _COMMA = ord(",")
 
 Values = NDArray[np.float64] | NDArray[np.bool_]
@@ -47,9 +44,10 @@ class Matrix:
     size : int
         Bytes of the (uncompressed) file.
     lines : Lines
+        With the file's hash.
     probe_ids : numpy.ndarray of int64
     n_samples : int
-        There after `expect`.
+        There after `expect`, as are `lines`.
     """
 
     lines: Lines
@@ -73,10 +71,8 @@ class Matrix:
         self._aside.unlink(missing_ok=True)
 
     def scan(self, pool: Executor) -> None:
-        """Have the lines found and the hash computed by threads, which must end before the file is closed."""
-        self._digest = pool.submit(self._hash)
-        starts = range(0, max(self.size, 1), matrix_lines.BLOCK)
-        self._parts = pool.map(partial(lines_of_block, self._descriptor), starts)
+        """Have the file gone through once by a thread, which must end before the file is closed."""
+        self._scanned = pool.submit(find_lines, self._descriptor, self.size)
 
     def expect(self, probe_ids: NDArray[np.int64], n_samples: int) -> None:
         """Wait for the lines, and see that each probe has one.
@@ -94,7 +90,7 @@ class Matrix:
             If there is not one line for each probe; with everything else that is wrong with the file.
         """
         self.probe_ids, self.n_samples = probe_ids, n_samples
-        self.lines = Lines.joined(self._parts)
+        self.lines = self._scanned.result()
         order = np.argsort(self.lines.probe_ids, kind="stable")
         in_order = self.lines.probe_ids[order]
         if self.lines.end != self.size or not np.array_equal(in_order, np.sort(probe_ids)):
@@ -148,19 +144,9 @@ class Matrix:
         text[stops] = _COMMA
         return text, stops
 
-    def bytes(self, start: int, stop: int) -> bytes:
-        """A part of the file as it is."""
+    def part(self, start: int, stop: int) -> bytes:
+        """Bytes of the file as they are."""
         return os.pread(self._descriptor, stop - start, start)
-
-    def sha256(self) -> str:
-        """SHA-256 of the (uncompressed) file, in hex; waits for it."""
-        return self._digest.result()
-
-    def _hash(self) -> str:
-        digest = hashlib.sha256()
-        for start in range(0, self.size, matrix_lines.BLOCK):
-            digest.update(self.bytes(start, start + matrix_lines.BLOCK))
-        return digest.hexdigest()
 
     def refuse_change(self) -> None:
         """See that nobody wrote to the file since it was opened: what was read is what was hashed.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 64 << 20
 LINES_AT_ONCE = 64
-_NUMBER = re.compile(rb"-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _OTHER_ENCODINGS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -53,7 +53,7 @@ def find_faults(matrix: "Matrix") -> None:
 
 def _refuse_other_encoding(matrix: "Matrix") -> None:
     for mark, name in _OTHER_ENCODINGS.items():
-        if matrix.bytes(0, len(mark)) == mark:
+        if matrix.part(0, len(mark)) == mark:
             raise InputError(f"{matrix.file}: line 1, column 1: this is {name}, expected plain text numbers.")
 
 
@@ -113,7 +113,7 @@ class _Faults:
         if self._lines.stops[line] - self._lines.starts[line] > LONGEST_LINE:
             self._note_endless(line + 1)
             return
-        cells = self._matrix.bytes(int(self._lines.starts[line]), int(self._lines.stops[line])).split(b",")
+        cells = self._matrix.part(int(self._lines.starts[line]), int(self._lines.stops[line])).split(b",")
         n_fields = self._matrix.n_samples + 1
         if len(cells) != n_fields:
             self.problems.add(

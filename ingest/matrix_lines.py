@@ -1,17 +1,19 @@
 """Where the lines of a matrix file lie, and the probe ids they begin with."""
 
+import hashlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 BLOCK = 1 << 20  # bytes looked through at once; small enough to stay in the processor's cache
+MOST_LINES = 4 << 20  # seventy times the published; what has more is something else, and not read into memory
 MOST_DIGITS = 15  # of a probe id
 _HEAD = MOST_DIGITS + 1  # a probe id and its comma
-_COMMA, _NEWLINE, _RETURN, _ZERO = b",\n\r0"
+_COMMA, _RETURN, _ZERO = b",\r0"
 
 Positions = NDArray[np.int64]
 
@@ -29,6 +31,8 @@ class Lines:
         -1 where a line does not begin with a probe id.
     end : int
         Where the last of them ends, with its line end: the size of the file, unless that is cut off.
+    sha256 : str
+        Of the whole file, in hex.
     """
 
     starts: Positions
@@ -36,14 +40,7 @@ class Lines:
     stops: Positions
     probe_ids: Positions
     end: int
-
-    @classmethod
-    def joined(cls, parts: Iterable["_Part"]) -> "Lines":
-        """Put together what was found in the blocks of a file, in their order."""
-        starts, digits, probe_ids, ends, returns = map(np.concatenate, zip(*parts, strict=True))
-        n_lines, end = len(ends), int(ends[-1]) + 1 if len(ends) else 0
-        starts = starts[:n_lines]  # the last newline is followed by the file's end, or by a line without one
-        return cls(starts, starts + digits[:n_lines] + 1, ends - returns, probe_ids[:n_lines], end)
+    sha256: str
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -54,38 +51,60 @@ class Lines:
         return int((self.stops - self.starts).max(initial=0))
 
 
-_Part = tuple[Positions, Positions, Positions, Positions, NDArray[np.bool_]]
-
-
-def lines_of_block(descriptor: int, at: int) -> _Part:
-    """What a block of a file says of its lines.
+def find_lines(descriptor: int, size: int) -> Lines:
+    """Go through an open file once, for its lines and its hash.
 
     Parameters
     ----------
     descriptor : int
         Of the open file.
-    at : int
-        Where the block of `BLOCK` bytes begins.
+    size : int
+        Its bytes.
 
     Returns
     -------
-    starts : (line,) int64 array
-        Of the lines that follow a newline of this block, and of the file's first.
-    digits, probe_ids : (line,) int64 array
-        Length and value of the probe ids of these; -1 for none.
-    ends : (newline,) int64 array
-        The newlines of this block.
-    returns : (newline,) bool array
-        Whether a carriage return belongs to the line end.
+    Lines
+        Of a file with more than `MOST_LINES`, those of its beginning; the hash is of no use then.
     """
-    # One byte of the block before, and a probe id's length of the one behind.
-    text = np.zeros(1 + BLOCK + _HEAD, np.uint8)
-    os.preadv(descriptor, [text[0 if at else 1 :].data], max(at - 1, 0))
-    ends = np.flatnonzero(text[1 : 1 + BLOCK] == _NEWLINE)
-    starts = ends + 1 if at else np.concatenate([[0], ends + 1])
-    heads = np.lib.stride_tricks.sliding_window_view(text, _HEAD)[1 + starts]
-    digits, probe_ids = _leading_ids(heads)
-    return at + starts, digits, probe_ids, at + ends, text[ends] == _RETURN
+    digest = hashlib.sha256()
+    # The two bytes before a block, the block, and of the next one as much as a line's head. A newline is
+    # taken to stand before the file, so that every line follows one.
+    text = bytearray(b"\0\n" + bytes(BLOCK + _HEAD))
+    view = memoryview(text)
+    surroundings = sliding_window_view(np.frombuffer(text, np.uint8), 2 + _HEAD)
+    newlines, around, n_lines = [], [], 0
+    for at in range(0, size + 1, BLOCK):
+        n_read = os.preadv(descriptor, [view[2:]], at)
+        view[2 + n_read :] = bytes(len(text) - 2 - n_read)
+        digest.update(view[2 : 2 + min(n_read, BLOCK)])
+        places = _newlines(text)
+        newlines.append(places + (at - 2))
+        around.append(surroundings[places - 1])
+        view[:2] = view[BLOCK : BLOCK + 2]
+        n_lines += len(places)
+        if n_lines > MOST_LINES:
+            break
+    return _lines_between(np.concatenate(newlines), np.concatenate(around), digest.hexdigest())
+
+
+def _newlines(text: bytearray) -> Positions:
+    """Where newlines stand, from the last byte before the block to the last but one of it.
+
+    Searching byte by byte for what is so rare takes NumPy five times as long.
+    """
+    places, place = [], text.find(b"\n", 1, 1 + BLOCK)
+    while place > 0:
+        places.append(place)
+        place = text.find(b"\n", place + 1, 1 + BLOCK)
+    return np.array(places, np.int64)
+
+
+def _lines_between(newlines: Positions, around: NDArray[np.uint8], sha256: str) -> Lines:
+    """The lines between newlines, of which the byte before and the head of the next line are given."""
+    starts, ends = newlines[:-1] + 1, newlines[1:]
+    digits, probe_ids = _leading_ids(around[:-1, 2:])
+    returns = around[1:, 0] == _RETURN
+    return Lines(starts, starts + digits + 1, ends - returns, probe_ids, int(newlines[-1]) + 1, sha256)
 
 
 def _leading_ids(heads: NDArray[np.uint8]) -> tuple[Positions, Positions]:

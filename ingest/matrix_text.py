@@ -44,35 +44,42 @@ def parse_numbers(text: Bytes, row_ends: Positions, values: Floats) -> None:
     ends = np.flatnonzero(text == _COMMA)
     if len(ends) != values.size or np.any(ends.reshape(values.shape)[:, -1] != row_ends):
         raise IrregularError
-    parsed = _parse_plain(text, ends) if _are_plain(text, ends) else _parse_any(text)
+    offsets = np.zeros(len(ends) + 1, np.int32)
+    offsets[1:] = ends + 1
+    parsed = _parse_plain(text, offsets) if _are_plain(text, offsets) else _parse_any(text)
     if len(parsed) != values.size or not np.isfinite(parsed).all():
         raise IrregularError
     values[:] = parsed.reshape(values.shape)
 
 
-def _are_plain(text: Bytes, ends: Positions) -> bool:
+def _are_plain(text: Bytes, offsets: NDArray[np.int32]) -> bool:
     """Whether each field has a decimal point, at least one digit, and no exponent.
 
     Without letters and with as many points as fields, a field that parses has exactly one point.
     """
     return bool(
         text.max() <= _NINE
-        and np.count_nonzero(text == _DOT) == len(ends)
-        and np.diff(ends, prepend=-1).min() >= _SHORTEST_PLAIN
+        and np.count_nonzero(text == _DOT) == len(offsets) - 1
+        and np.diff(offsets).min() >= _SHORTEST_PLAIN
     )
 
 
-def _parse_plain(text: Bytes, ends: Positions) -> Floats:
+def _parse_plain(text: Bytes, offsets: NDArray[np.int32]) -> Floats:
     """Parse numbers with a decimal point and no exponent.
 
     Arrow's strings lie end to end, with nothing between them. So that the text can be taken as it is, the
     separators become zeros, which mean nothing at the end of a decimal fraction. Three times as fast as
     Arrow's CSV reader, and the same correctly rounded parser.
+
+    Parameters
+    ----------
+    text : (byte,) uint8 array
+        Is overwritten.
+    offsets : (field + 1,) int32 array
+        Where each field begins, and where the last ends.
     """
-    text[ends] = _ZERO
-    offsets = np.zeros(len(ends) + 1, np.int32)
-    offsets[1:] = ends + 1
-    strings = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(text))
+    text[offsets[1:] - 1] = _ZERO
+    strings = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
     try:
         values: Floats = pa.compute.cast(strings, pa.float64()).to_numpy()
     except pa.ArrowInvalid as error:
@@ -103,26 +110,16 @@ def _parse_any(text: Bytes) -> Floats:
 
 
 def parse_flags(text: Bytes, row_ends: Positions, values: NDArray[np.bool_]) -> None:
-    """Parse rows of 0/1, all of which have the same width.
-
-    Parameters
-    ----------
-    text : (byte,) uint8 array
-    row_ends : (row,) int64 array
-        Where the last comma of each row is.
-    values : (row, sample) bool array
-        Where the calls go.
+    """Parse rows of 0/1, all of which have the same width; the parameters are those of `parse_numbers`.
 
     Raises
     ------
     IrregularError
         If a row has more or fewer fields, or one of them is not 0 or 1.
     """
-    n_rows, n_samples = values.shape
-    if np.any(np.diff(row_ends, prepend=-1) != 2 * n_samples):  # "0,1,..,1,"
+    if np.any(np.diff(row_ends, prepend=-1) != 2 * values.shape[1]):  # "0,1,..,1,"
         raise IrregularError
-    cells = text.reshape(n_rows, 2 * n_samples)
-    flags = cells[:, ::2] - np.uint8(_ZERO)
-    if flags.max() > 1 or np.any(cells[:, 1::2] != _COMMA):
+    flags = text.view("<u2") - np.uint16(_ZERO + (_COMMA << 8))
+    if flags.max() > 1:
         raise IrregularError
-    values[:] = flags
+    values[:] = flags.reshape(values.shape)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ingest.errors import InputError, RefusedError
-from ingest.sources import MICROARRAY_FILES
+from ingest.sources import MICROARRAY_FILES, RNASEQ_FILES
 
 ALLEN_SERVER = "https://human.brain-map.org"
 MIB = 2**20
@@ -86,7 +86,7 @@ PUBLISHED_FILES: tuple[PublishedFile, ...] = (
 
 _MEMBERS: dict[What, tuple[str, ...]] = {
     "microarray": MICROARRAY_FILES,
-    "rnaseq": ("Genes.csv", "RNAseqCounts.csv", "RNAseqTPM.csv", "SampleAnnot.csv", "Ontology.csv"),
+    "rnaseq": RNASEQ_FILES,
     "mri": (),
 }
 

@@ -33,6 +33,7 @@ from ingest.tables import read_ontology, read_samples
 Progress = Callable[[str, int, int], None]
 
 FEWEST_PROBES = 10
+MOST_SCALE = 1000  # 3.7 million samples; new wells of ten times as many would be numbered twice
 _BLOCK = 512
 _README_START = "SIMULATED by ahba-lake"
 _README = f"""{_README_START}: these files are made up, for testing and trying things out.
@@ -74,8 +75,8 @@ def simulate(
     donors : sequence of str or "all"
         Donor numbers or uids, e.g. "9861" or "H0351.2001".
     samples_scale : float
-        Samples of a donor as a multiple of the published number. Wells beyond the true ones (scale above
-        1) get ids from 200,000,001 on and have no corrected coordinates.
+        Samples of a donor as a multiple of the published number, at most 1,000. Wells beyond the true ones
+        (scale above 1) get ids from 200,000,001 on and have no corrected coordinates.
     seed : int
         Not negative.
     metadata : pathlib.Path, optional
@@ -164,8 +165,11 @@ def _chosen_donors(donors: Sequence[str] | Literal["all"]) -> list[str]:
 def _check(probes: int, samples_scale: float, seed: int, metadata: Path | None) -> None:
     if not FEWEST_PROBES <= probes <= PUBLISHED_PROBES:
         raise InputError(f"probes: {probes}; choose a number from {FEWEST_PROBES} to {PUBLISHED_PROBES}.")
-    if not 0 < samples_scale < float("inf"):
-        raise InputError(f"samples_scale: {samples_scale}; choose a number above 0, 1 is the published size.")
+    if not 0 < samples_scale <= MOST_SCALE:
+        raise InputError(
+            f"samples_scale: {samples_scale}; choose a number above 0 and at most {MOST_SCALE:,}, 1 is the "
+            "published size."
+        )
     if seed < 0:
         raise InputError(f"seed: {seed}; choose a whole number from 0 on.")
     if metadata is not None and samples_scale != 1:

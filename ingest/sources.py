@@ -5,7 +5,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -62,10 +62,20 @@ class SourceFile:
             with self.path.open("rb") as stream:
                 yield stream
             return
+        with ExitStack() as opened:
+            with self._damage_named(RuntimeError, NotImplementedError):  # encrypted; packed some other way
+                archive = opened.enter_context(zipfile.ZipFile(self.path))
+                member = opened.enter_context(archive.open(self.member))
+            with self._damage_named():
+                yield member
+
+    @contextmanager
+    def _damage_named(self, *others: type[Exception]) -> Iterator[None]:
+        """Say which zip is damaged, for whatever a damaged one raises."""
+        damage: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, EOFError, *others)
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-                yield stream
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            yield
+        except damage as error:
             raise InputError(f"{self}: the zip is damaged ({error}); download it again.") from error
 
     def blocks(self) -> Iterator[bytes]:

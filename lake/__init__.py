@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lake.batch import Batch
     from lake.batch_file import read_batch
     from lake.catalogue import atlas, atlases, load_atlas
     from lake.coexpression import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from lake.queries import gene_tables
     from lake.reduced import read_reductions
     from lake.reductions import reduction
-    from lake.runs import dry_run, expression, run, tables_for
+    from lake.runs import dry_run, dry_run_batch, expression, run, run_batch, tables_for
     from lake.scheduling import connect
     from lake.selection import Selection
     from lake.sql import query
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Atlas",
     "AtlasSet",
+    "Batch",
     "Feed",
     "Lake",
     "Observations",
@@ -59,6 +61,7 @@ __all__ = [
     "correlated_gene_expression",
     "distance_table",
     "dry_run",
+    "dry_run_batch",
     "expression",
     "feed",
     "gene_coexpression",
@@ -81,6 +84,7 @@ __all__ = [
     "region_distances",
     "remove_distance",
     "run",
+    "run_batch",
     "samples_in_mask",
     "stable_genes",
     "tables_for",
@@ -98,6 +102,7 @@ __all__ = [
 _HOMES = {
     "Atlas": "transforms.atlas",
     "AtlasSet": "transforms.atlas_set",
+    "Batch": "lake.batch",
     "Feed": "lake.learning.feed",
     "Lake": "lake.store",
     "Observations": "lake.learning.observations",
@@ -128,8 +133,10 @@ _HOMES = {
     "remove_distance": "transforms.distance_correction",
     "query": "lake.sql",
     "dry_run": "lake.runs",
+    "dry_run_batch": "lake.runs",
     "read_reductions": "lake.reduced",
     "run": "lake.runs",
+    "run_batch": "lake.runs",
     "samples_in_mask": "lake.masks",
     "stable_genes": "transforms.stable",
     "tables_for": "lake.runs",

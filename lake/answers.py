@@ -21,7 +21,7 @@ Writer = Callable[[pd.DataFrame, Path, Mapping[str, Any]], None]
 
 
 def _write_json(table: pd.DataFrame, path: Path, _provenance: Mapping[str, Any]) -> None:
-    path.write_text(as_json(table))
+    path.write_text(as_json(table), encoding="utf-8")
 
 
 FORMATS: dict[str, Writer] = {
@@ -95,7 +95,7 @@ def print_answer(table: pd.DataFrame, form: str) -> None:
         path = Path(folder) / "answer"
         FORMATS[form](table, path, table.attrs)
         if form in TEXTS:
-            with path.open(newline="") as stream:
+            with path.open(encoding="utf-8", newline="") as stream:
                 shutil.copyfileobj(stream, sys.stdout)
         else:
             sys.stdout.buffer.write(path.read_bytes())

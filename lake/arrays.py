@@ -1,6 +1,9 @@
 """Reading and writing tables and matrices as Zarr arrays, checksummed and readable by any Zarr tool."""
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from zarr.core.sync import sync
 
-from lake.errors import DamageError
+from lake.errors import DamageError, StoreError
 from lake.layout import Variable, chunk_columns, chunk_rows, shard_rows
 
 if TYPE_CHECKING:
@@ -41,13 +44,56 @@ TABLE_LEVEL = 9  # of Zstandard; tables are read whole, and a sixth smaller than
 _CONFIG: Any = {"write_empty_chunks": True}
 
 
+_OPENING = threading.RLock()
+
+
+class _Process:
+    """How many forks made this process; the forks themselves count."""
+
+    forks = 0
+
+    @classmethod
+    def has_forked(cls) -> None:
+        cls.forks += 1
+        threaded: Any = sys.modules.get("dask.threaded")
+        if threaded is not None:
+            threaded.default_pool = None  # Dask would wait for its threads, which the fork left behind
+            threaded.pools.clear()
+
+
+os.register_at_fork(after_in_child=_Process.has_forked)
+
+
+def forks() -> int:
+    """How many forks made this process: what was opened before the last one is to be opened again."""
+    return _Process.forks
+
+
+def refuse_cut(where: str) -> None:
+    """Refuse what is opened over a network, as its connections do not outlive a fork.
+
+    Raises
+    ------
+    StoreError
+    """
+    raise StoreError(
+        f"{where} was opened before this process was forked, and connections do not outlive that: open the "
+        "store again here, or start processes by spawn."
+    )
+
+
 @contextmanager
 def fast_codecs() -> Iterator[None]:
-    """Open arrays inside this block to have them decoded by ``zarrs`` on all cores, where it is installed."""
-    if find_spec("zarrs") is None:
+    """Open arrays inside this block to have them decoded by ``zarrs`` on all cores, where it is installed.
+
+    One thread at a time, as Zarr's configuration is that of the process: of two, the one that leaves last
+    would put back what the first one set. Not in a forked process: `zarrs` waits for threads that a fork
+    leaves behind.
+    """
+    if forks() or find_spec("zarrs") is None:
         yield
         return
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+    with _OPENING, zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
         yield
 
 
@@ -193,8 +239,11 @@ class CheckedMatrix:
     def __init__(self, array: zarr.Array[Any], where: str, path: Path | None) -> None:
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
         self._array, self._where, self._path = array, where, path
+        self._forks = forks()
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        if self._forks != forks():
+            self._open_again()
         with damage_named(self._where):
             values: NDArray[Any] = self._array[key]  # type: ignore[assignment]
         # After the read: a file that goes between would be read as fill values.
@@ -203,6 +252,14 @@ class CheckedMatrix:
         elif _may_be_filled(values):
             self._refuse_missing_objects(key[0] if isinstance(key, tuple) else key)
         return values
+
+    def _open_again(self) -> None:
+        """After a fork."""
+        if self._path is None:
+            refuse_cut(self._where)
+        with damage_named(self._where):
+            self._array = zarr.open_array(self._array.store, path=self._array.path, mode="r")
+        self._forks = forks()
 
     def refuse_missing(self) -> None:
         """See that every file is there, on a disk of this machine.

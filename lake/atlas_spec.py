@@ -6,6 +6,7 @@ volume of probabilities, or the two surfaces that labels are on. Of atlases with
 another ``@`` may name each donor's MRI, with ``{donor}`` in it too.
 """
 
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,9 @@ class AtlasSpec:
 def parse_spec(spec: str) -> AtlasSpec:
     """Take a spec apart; what exists as a file is that file, whatever letters it has.
 
+    Of several @ the last one parts, unless another one does and what follows that is there: folders may have
+    an @ in their names.
+
     Raises
     ------
     AtlasError
@@ -63,7 +67,7 @@ def parse_spec(spec: str) -> AtlasSpec:
     """
     name, whole = _name_and_target(spec)
     target, mri = _target_and_mri(whole)
-    before, at, option = target.rpartition("@")
+    before, at, option = _target_and_option(target)
     if exists(target) or not at or ("/" in option and "," not in option):
         return AtlasSpec(target, name, mri=mri)
     if not before:
@@ -107,10 +111,41 @@ def _name_and_target(spec: str) -> tuple[str, str]:
     return name, target
 
 
+def files_of_pattern(pattern: str) -> list[str]:
+    """Paths that are there for ``{donor}`` in a pattern."""
+    return glob.glob(glob.escape(pattern).replace(DONOR, "*"))  # noqa: PTH207 - it may be absolute
+
+
+def _splits(target: str) -> list[tuple[str, str]]:
+    """What is before and after each @, the last one first."""
+    places = [place for place, letter in enumerate(target) if letter == "@"]
+    return [(target[:place], target[place + 1 :]) for place in reversed(places)]
+
+
 def _target_and_mri(target: str) -> tuple[str, str]:
-    before, at, option = target.rpartition("@")
-    named = at and "," not in option and DONOR in before and DONOR in option and not exists(target)
-    return (before, option) if named else (target, "")
+    if exists(target):
+        return target, ""
+    named = [
+        (before, option)
+        for before, option in _splits(target)
+        if DONOR in before and DONOR in option and "," not in option
+    ]
+    there = [split for split in named if files_of_pattern(split[1])]
+    guessed = [] if _at_surfaces(target) else named
+    return next(iter([*there, *guessed]), (target, ""))
+
+
+def _target_and_option(target: str) -> tuple[str, str, str]:
+    """The atlas, the @ if there is one, and what follows it."""
+    return _at_surfaces(target) or target.rpartition("@")
+
+
+def _at_surfaces(target: str) -> tuple[str, str, str] | None:
+    """The same where two surfaces follow that are there."""
+    for before, option in _splits(target):
+        if "," in option and all(files_of_pattern(part.strip()) for part in option.split(",")):
+            return before, "@", option
+    return None
 
 
 def _pair(text: str, wrong: str) -> tuple[Path, Path]:

@@ -10,19 +10,21 @@ import reprlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dask.utils import parse_bytes
 
 from lake.atlas_spec import NAME, exists
+from lake.batch import Batch, check_cluster
 from lake.catalogue_entries import entries
 from lake.errors import RequestError
 from lake.grids import MULTIVERSE, Grid, Joined, LeftOut, grid
 from lake.pipelines import read_reannotation, read_toml_text
 from lake.reductions import REDUCTIONS, TABLE_PARAMETERS, Reduction, import_function, reduction
 from lake.runs import load_any
+from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas
 from transforms.pipeline import Pipeline, from_file_value, suggest
 
@@ -32,70 +34,44 @@ GRID_KEYS = ("preset", "multiverse", "sample", "sample_seed")
 
 @dataclass(frozen=True)
 class AtlasRequest:
-    """An atlas that a batch names.
+    """An atlas that a file or the command names; called, it is loaded.
 
     Attributes
     ----------
     spec : str
-        As `lake.load_atlas` takes it, its paths absolute.
+        As `lake.load_atlas` takes it; a file's paths are absolute.
     info : pathlib.Path or None
         Table of hemisphere and structure.
     use_info : bool
+        Whether hemispheres and structures constrain which samples a region takes.
+    hemispheres_from_x : bool
+        Whether a region whose hemisphere is not known has the one that it lies in.
     """
 
     spec: str
     info: Path | None = None
     use_info: bool = True
+    hemispheres_from_x: bool = False
 
-    def load(self) -> AnyAtlas:
+    def __call__(self) -> AnyAtlas:
         """Read the atlas, or each donor's.
 
         Raises
         ------
         AtlasError
             If there is none of that name, or it cannot be read.
+        RequestError
+            If it has no midline to tell hemispheres by.
         """
-        return load_any(self.spec, self.info, use_info=self.use_info)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """What `read_batch` gives.
-
-    Attributes
-    ----------
-    store : str
-        Path or URL.
-    out : pathlib.Path
-        Directory of the tables.
-    atlases : tuple of AtlasRequest
-    pipelines : sequence of Pipeline
-        A tuple, a `lake.grids.Grid`, or both joined; not necessarily listed.
-    left_out : tuple of LeftOut
-        Combinations of the grid that make no pipeline of their own.
-    reduce : tuple of Reduction
-    keep_tables : bool
-        Whether the region x gene tables are written; by default if nothing is to be made of them.
-    donor_tables : bool
-        Whether each donor's own are.
-    memory_limit : int or None
-        Bytes, for all processes together; None is what the machine allows.
-    workers : int or None
-    scheduler : str or None
-        Address of a dask.distributed cluster.
-    """
-
-    store: str
-    out: Path
-    atlases: tuple[AtlasRequest, ...]
-    pipelines: Sequence[Pipeline]
-    left_out: tuple[LeftOut, ...] = ()
-    reduce: tuple[Reduction, ...] = ()
-    keep_tables: bool = True
-    donor_tables: bool = False
-    memory_limit: int | None = None
-    workers: int | None = None
-    scheduler: str | None = None
+        atlas = load_any(self.spec, self.info, use_info=self.use_info)
+        if not self.hemispheres_from_x:
+            return atlas
+        if not isinstance(atlas, Atlas):
+            raise RequestError(
+                f"hemispheres_from_x needs a midline at x = 0, which donors' own spaces do not have: give "
+                f"{atlas.name} an atlas_info."
+            )
+        return atlas.with_hemispheres_from_x()
 
 
 def read_batch(path: str | Path, *, functions: bool = False) -> Batch:
@@ -142,24 +118,15 @@ class _Reader:
     def batch(self, content: Mapping[str, Any]) -> Batch:
         """The whole file, checked; RequestError for the first key that is missing or wrong."""
         values = self.table(content, "", _TOP)
+        values |= values.pop("resources", {})
         for name, example in _NEEDED.items():
             if name not in values:
                 raise RequestError(f"{self.file} lacks {name}: add {example}.")
         made, left_out = values.pop("grid", (None, ()))
-        pipelines = _joined(values.pop("pipelines", ()), made)
-        reduce, keep_tables = values.pop("reduce", ((), None))
-        if keep_tables is False and not reduce:
-            raise RequestError(
-                f"{self.file}: reduce.keep_tables: nothing would be written; name a reduction, or keep them."
-            )
-        return Batch(
-            **values.pop("resources", {}),
-            **values,
-            pipelines=pipelines,
-            left_out=left_out,
-            reduce=reduce,
-            keep_tables=not reduce if keep_tables is None else keep_tables,
-        )
+        atlases, pipelines = values.pop("atlases"), _joined(values.pop("pipelines", ()), made)
+        named = {"store": values.pop("store"), "left_out": left_out}
+        with self.blaming("reduce"):
+            return replace(Batch.of(atlases, pipelines, **values.pop("reduce", {}), **values), **named)
 
     def table(self, content: Any, where: str, checks: "_Checks") -> dict[str, Any]:
         """A table whose keys are all known; each value as its check gives it."""
@@ -254,6 +221,12 @@ def _local_path(reader: _Reader, where: str, value: Any) -> Path:
     return reader.folder / text
 
 
+def _file(reader: _Reader, where: str, value: Any) -> Path:
+    path = _local_path(reader, where, value)
+    reader.needs(path.is_file(), where, "a file", value)
+    return path
+
+
 # Atlases ----------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +249,8 @@ def _atlas(reader: _Reader, where: str, value: Any) -> AtlasRequest:
     options = [given[name] for name in ("threshold", "surfaces", "mri") if name in given]
     spec = "@".join([given["atlas"], *options])
     named = f"{given['name']}={spec}" if "name" in given else spec
-    return AtlasRequest(named, given.get("atlas_info"), given.get("use_atlas_info", True))
+    described = {field: given[name] for name, field in _DESCRIBED.items() if name in given}
+    return AtlasRequest(named, **described)
 
 
 def _atlas_target(reader: _Reader, where: str, value: Any) -> str:
@@ -325,11 +299,18 @@ def _part(reader: _Reader, text: str) -> str:
     return text
 
 
+# Key of an atlas -> field of its request.
+_DESCRIBED = {
+    "atlas_info": "info",
+    "use_atlas_info": "use_info",
+    "hemispheres_from_x": "hemispheres_from_x",
+}
 _ATLAS: _Checks = {
     "atlas": _atlas_target,
     "name": _atlas_name,
     "atlas_info": _local_path,
     "use_atlas_info": _flag,
+    "hemispheres_from_x": _flag,
     "threshold": _threshold,
     "surfaces": _pair,
     "mri": _path,
@@ -385,12 +366,13 @@ _GRID: _Checks = {"preset": _text, "multiverse": _flag, "sample": _whole(1), "sa
 # Reductions and resources -----------------------------------------------------------------------------------
 
 
-def _reduce(reader: _Reader, where: str, value: Any) -> tuple[tuple[Reduction, ...], bool | None]:
+def _reduce(reader: _Reader, where: str, value: Any) -> dict[str, Any]:
     """The reductions, and whether tables are kept besides if the file says so."""
     reader.needs(isinstance(value, dict), where, "a table", value)
-    keep = _flag(reader, f"{where}.keep_tables", value["keep_tables"]) if "keep_tables" in value else None
-    named = {name: given for name, given in value.items() if name != "keep_tables"}
-    return tuple(_reduction(reader, name, f"{where}.{name}", given) for name, given in named.items()), keep
+    options = reader.table({name: value[name] for name in _REDUCE if name in value}, where, _REDUCE)
+    named = {name: given for name, given in value.items() if name not in _REDUCE}
+    reduce = tuple(_reduction(reader, name, f"{where}.{name}", given) for name, given in named.items())
+    return {"reduce": reduce, **options}
 
 
 def _reduction(reader: _Reader, name: str, where: str, value: Any) -> Reduction:
@@ -417,13 +399,22 @@ def _imported(reader: _Reader, where: str, function: Any) -> Callable[..., Any]:
     return import_function(named)
 
 
-_RESOURCES: _Checks = {"memory_limit": _bytes, "workers": _whole(1), "scheduler": _text}
-
-
 def _resources(reader: _Reader, where: str, value: Any) -> dict[str, Any]:
-    return reader.table(value, where, _RESOURCES)
+    given = reader.table(value, where, _RESOURCES)
+    files = {name: str(given[key]) for key, name in _TLS.items() if key in given}
+    with reader.blaming(where):
+        check_cluster(given.get("scheduler"), files)
+    return given
 
 
+_TLS = {"tls_ca_file": "ca_file", "tls_cert": "cert", "tls_key": "key"}
+_REDUCE: _Checks = {"keep_tables": _flag}
+_RESOURCES: _Checks = {
+    "memory_limit": _bytes,
+    "workers": _whole(1),
+    "scheduler": _text,
+    **dict.fromkeys(_TLS, _file),
+}
 _TOP: _Checks = {
     "store": _path,
     "out": _local_path,

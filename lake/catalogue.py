@@ -8,7 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pandas as pd
+from nibabel.spatialimages import SpatialImage
 
 from ingest.reference import reference_file
 from lake.atlas_files import (
@@ -250,9 +252,18 @@ def _volume_of(entry: Entry, files: Mapping[str, Path], table: Table, threshold:
         image, names = fetch_volume(entry)
     else:
         image, names = read_volume(files[entry.images[0]], name), _region_names(entry, files)
+    if entry.structure:
+        image = _within(image, read_info(files[entry.info]), entry.structure)
     return Atlas.from_volume(
         image, table, name=name, space=entry.space, threshold=threshold, region_names=names
     )
+
+
+def _within(image: SpatialImage, info: pd.DataFrame, structure: str) -> SpatialImage:
+    """The image with the labels of one class of structures only."""
+    labels = np.asanyarray(image.dataobj)
+    regions = info.loc[info["structure"] == structure, "id"].astype(np.int64)
+    return SpatialImage(np.where(np.isin(labels, regions), labels, 0).astype(labels.dtype), image.affine)
 
 
 def _region_names(entry: Entry, files: Mapping[str, Path]) -> dict[int, str]:

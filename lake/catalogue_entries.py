@@ -50,6 +50,8 @@ class Entry:
         ``{donor}``'s images on the grid of the MRI, for labels on donors' own surfaces.
     info : str
         Table of hemisphere and structure, "" if there is none.
+    structure : str
+        The class of structures of that table whose regions are the atlas; "" for all of them.
     names : mapping
         Table of the regions' names: ``file``, and how to read it.
     threshold : float or None
@@ -74,6 +76,7 @@ class Entry:
     meshes: tuple[str, ...] = ()
     mri: str = ""
     info: str = ""
+    structure: str = ""
     names: Mapping[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     fetcher: str = ""

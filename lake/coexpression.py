@@ -7,6 +7,7 @@ of the expression it comes from, and its own choices under ``derived``.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from glob import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -239,12 +240,15 @@ def _by_region(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _donors_file(tables: Path, atlas: str, pipeline: str | None) -> Path:
-    found = sorted(tables.glob(f"donor_expression/pipeline={pipeline or '*'}/atlas={atlas}/{PART}"))
+    wanted = "*" if pipeline is None else escape(pipeline)
+    found = sorted(tables.glob(f"donor_expression/pipeline={wanted}/atlas={escape(atlas)}/{PART}"))
     if len(found) == 1:
         return found[0]
     if not found:
+        of_pipeline = "" if pipeline is None else f" and pipeline {pipeline!r}"
         raise RequestError(
-            f"{tables}: no donors' tables for atlas {atlas!r}; run with donor_tables=True (--save-donors)."
+            f"{tables}: no donors' tables for atlas {atlas!r}{of_pipeline}; run with donor_tables=True "
+            "(--save-donors)."
         )
     ids = ", ".join(path.parent.parent.name.removeprefix("pipeline=") for path in found)
     raise RequestError(f"{tables}: name one pipeline for atlas {atlas!r}: {ids}.")

@@ -79,7 +79,7 @@ def compare(
         raise RequestError(f"test={test!r} is unknown; choose one of {', '.join(TESTS)}.")
     joint = _joined(a, b)
     chosen = joint if pipeline is None else joint.per_gene(pipeline)
-    design = _Design(chosen, len(a.columns), permutations, seed)
+    design = _Design(chosen, np.isin(chosen.columns, a.columns), permutations, seed)
     TESTS[test].check(design)
     blocks = [TESTS[test].effects(values, design) for _, values in chosen.blocks()]
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
@@ -89,7 +89,7 @@ def compare(
 
 
 def _joined(a: Selection, b: Selection) -> Selection:
-    """Both sets as one, a's samples first."""
+    """Both sets as one, in the order of the store, in which samples are read without being moved."""
     if a.store is not b.store and a.store.snapshot != b.store.snapshot:
         raise RequestError("The two sets are of different stores.")
     if a.choice is not None or b.choice is not None:
@@ -107,7 +107,7 @@ def _joined(a: Selection, b: Selection) -> Selection:
     return replace(
         a,
         question=f"{a.question} against {b.question}",
-        columns=np.concatenate([a.columns, b.columns]),
+        columns=np.union1d(a.columns, b.columns),
         labels={},
         notes=tuple(dict.fromkeys((*a.notes, *b.notes))),
     )
@@ -137,23 +137,22 @@ class _Design:
     ----------
     selection : Selection
         Both sets.
-    n_a : int
-        So many samples, the first ones, are of set a.
+    in_a : (sample,) bool array
+        Whether a sample is of set a.
     permutations, seed : int
     """
 
     selection: Selection
-    n_a: int
+    in_a: NDArray[np.bool_]
     permutations: int
     seed: int
 
     @cached_property
     def pairs(self) -> dict[str, tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Donor -> positions of its samples in a and in b, for the donors with both."""
-        in_a = np.arange(self.selection.shape[1]) < self.n_a
         donor = self.selection.store.sample_columns(["donor"])["donor"][self.selection.columns]
         found = {
-            name: (np.flatnonzero(in_a & (donor == name)), np.flatnonzero(~in_a & (donor == name)))
+            name: (np.flatnonzero(self.in_a & (donor == name)), np.flatnonzero(~self.in_a & (donor == name)))
             for name in self.selection.donors
         }
         return {name: (a, b) for name, (a, b) in found.items() if len(a) and len(b)}
@@ -199,7 +198,7 @@ def _permuted_effects(values: Floats, design: _Design) -> Columns:
 
 
 def _sample_effects(values: Floats, design: _Design) -> Columns:
-    sides = values[:, : design.n_a], values[:, design.n_a :]
+    sides = values[:, design.in_a], values[:, ~design.in_a]
     mean_a, mean_b = (side.mean(axis=1) for side in sides)
     errors = [_variance(side) / side.shape[1] for side in sides]
     total = errors[0] + errors[1]
@@ -320,7 +319,7 @@ def _need_permutations(design: _Design) -> None:
 
 
 def _need_samples(design: _Design) -> None:
-    sizes = (design.n_a, design.selection.shape[1] - design.n_a)
+    sizes = (int(design.in_a.sum()), int((~design.in_a).sum()))
     if min(sizes) < 2:
         raise RequestError(
             f"{design.selection.question}: the sets have {sizes[0]} and {counted(sizes[1], 'sample')}; two "

@@ -1,6 +1,6 @@
 """Distances between the regions of an atlas, as a table that says its origin."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from lake.catalogue import load_group_atlas
 from lake.errors import RequestError
 from lake.manifest import software_versions
+from lake.sources import source_of
 from lake.store import Lake
 from transforms.atlas import Atlas
 from transforms.distance import region_distances
+from transforms.parts import label_samples
+from transforms.pipeline import Pipeline
 from transforms.samples import use_coordinates
+from transforms.workflow import choose_samples, filtered_probes
 
 
 def distance_table(
@@ -107,6 +111,59 @@ def sampled_places(
         atlas, tolerance=tolerance, matching=matching, corrected=corrected_mni, donors=donors
     ).samples
     return use_coordinates(found, corrected_mni=corrected_mni), found["region"].to_numpy(np.int64)
+
+
+def averaged_places(
+    store: Lake, atlas: Atlas, origin: Mapping[str, Any]
+) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """The samples that a run averaged into regions, where its choices put them, and the region of each.
+
+    Parameters
+    ----------
+    store : Lake
+        At the snapshot of the table.
+    atlas : Atlas
+        Of the table.
+    origin : mapping
+        ``attrs`` of the table, from `lake.read_expression`.
+
+    Returns
+    -------
+    samples : pandas.DataFrame
+        ``mni_x/y/z`` in mm; mirrored copies follow their donor's samples.
+    labels : (sample,) int64 array
+        0 for none.
+
+    Raises
+    ------
+    RequestError
+        If the store is at another snapshot, or the samples depend on a table of genes that is not known here.
+    """
+    if store.snapshot != origin["snapshot"]:
+        raise RequestError(
+            f"The table was made from snapshot {origin['snapshot']}, and {store.path} is at "
+            f"{store.snapshot}: give the store it was made from."
+        )
+    pipeline, source = _choices_on_samples(origin), source_of(store)
+    samples = choose_samples(source, pipeline, store.resolve_donors(origin["donors"]))
+    if pipeline.sim_threshold is not None:
+        samples, _ = filtered_probes(source, pipeline, samples)
+    labels = label_samples(samples, atlas, pipeline)
+    kept = samples[samples["donor"].isin(labels)]
+    return kept, np.concatenate([labels[donor] for donor in kept["donor"].unique()])
+
+
+def _choices_on_samples(origin: Mapping[str, Any]) -> Pipeline:
+    """The pipeline of a table, but for what says nothing of samples and may be known by its hash only."""
+    choices = {name: value for name, value in origin["parameters"].items() if name != "agg_metric"}
+    if isinstance(choices.get("reannotated"), dict):
+        if choices.get("sim_threshold") is not None:
+            raise RequestError(
+                "Which samples are alike (sim_threshold) depends on the table's own re-annotation, of which "
+                "its hash alone is known: measure from centroids or along the surface."
+            )
+        del choices["reannotated"]
+    return Pipeline.from_choices(choices)
 
 
 def _samples_for(

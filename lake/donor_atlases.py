@@ -1,6 +1,5 @@
 """Donors' own atlases: the volumes or surfaces that a spec with ``{donor}`` in it names."""
 
-import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from lake.atlas_files import (
     read_volume,
     safe_name,
 )
-from lake.atlas_spec import DONOR, AtlasSpec, parse_spec, refuse_threshold
+from lake.atlas_spec import DONOR, AtlasSpec, files_of_pattern, parse_spec, refuse_threshold
 from lake.catalogue_entries import Entry, entries, package_files
 from transforms.atlas import Atlas
 from transforms.errors import AtlasError
@@ -186,7 +185,7 @@ def _of_donor(donor: str) -> Iterator[None]:
 
 def _files_of_donors(pattern: str, *, needed_by: Iterable[str] = ()) -> dict[str, Path]:
     """The files of a pattern by donor number; an error if one that is needed is not there."""
-    found = _by_donor(pattern, _matching(glob.escape(pattern).replace(DONOR, "*")))
+    found = _by_donor(pattern, {path: Path(path) for path in files_of_pattern(pattern)})
     if missing := [donor for donor in needed_by if donor not in found]:
         raise AtlasError(
             f"There is no file {pattern} for donor {missing[0]}, only for {', '.join(found)}: add it, or "
@@ -201,10 +200,6 @@ def _name_of_donors(pattern: str, *, of_pair: str = "") -> str:
     plain = Path(path.name.replace(DONOR, ""))
     name = name_of_pair(plain, Path(of_pair)) if of_pair else name_of_file(plain)
     return name if name != "atlas" else safe_name(path.parent.name.replace(DONOR, ""))
-
-
-def _matching(pattern: str) -> dict[str, Path]:
-    return {path: Path(path) for path in glob.glob(pattern)}  # noqa: PTH207 - the pattern may be absolute
 
 
 def _by_donor(pattern: str, candidates: Mapping[str, Path]) -> dict[str, Path]:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from lake.plan import Plan, PlannedUnit
 from lake.resources import Resources
-from lake.scheduling import scheduled
 from lake.scratch import Scratch
 from lake.sources import source_for
 from lake.store import Lake
@@ -299,21 +298,3 @@ def _persisted(
     if keep is None:
         return dict(zip(lazy, persist(*lazy.values()), strict=True))
     return {donor: list(persist(*blocks)) for donor, blocks in lazy.items()}
-
-
-def tables_of(store: Lake, source: Source, unit: PlannedUnit, *, donors: bool = True) -> RegionTables:
-    """The tables of one unit.
-
-    Raises
-    ------
-    ChoiceError, AtlasError
-        If there are none.
-    """
-    resources = Resources.of()
-    engine = Engine(store, source, resources, donors=donors)
-    with scheduled(workers=resources.workers):
-        engine.place([unit])
-        (outcome,) = engine.outcomes(Plan([unit]))
-    if isinstance(outcome.tables, Failure):
-        raise outcome.tables
-    return outcome.tables

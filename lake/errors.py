@@ -12,6 +12,10 @@ class StoreError(RuntimeError):
     """A store is missing, damaged, or of a format this version does not read."""
 
 
+class NoStoreError(StoreError):
+    """There is no store at the place that was named."""
+
+
 class DamageError(StoreError):
     """A part of a store is missing or does not read.
 

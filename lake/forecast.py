@@ -58,7 +58,7 @@ class Forecast:
     stages : list of StageForecast
         Of the units that are not.
     bytes_to_read : int
-        From the store, before decompression tells more.
+        From the store, as they are once decompressed.
     seconds : float
         With the workers of `resources`.
     memory : int

@@ -1,33 +1,14 @@
-"""Published files -> store, one transaction a donor.
-
-A donor's tables are read and compared with the store's (`lake.donor_tables`), its matrices written aside,
-read back and compared (`lake.matrix_files`), and all of it is renamed into place (`lake.transactions`) and
-named by the manifest.
-"""
+"""Published files -> store: first the donors' microarray, then their RNA-seq, one transaction each."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import zarr
-
 from ingest.reference import donors as published_donors
 from ingest.sources import DonorFiles, donor_order, find_donors, find_rnaseq
-from lake.arrays import write_table
-from lake.donor_tables import read_tables, refuse_differences, start_store
 from lake.errors import RequestError
-from lake.layout import SAMPLES
-from lake.manifest import WORK_IN_PROGRESS, DonorEntry, publish_manifest
-from lake.matrix_files import scanned
+from lake.microarray_ingestion import ingest_microarray
 from lake.rnaseq_ingestion import ingest_rnaseq
-from lake.transactions import (
-    KINDS,
-    Ingested,
-    Progress,
-    is_present,
-    manifest_of,
-    only_writer,
-    put_in_place,
-)
+from lake.transactions import KINDS, Ingested, Progress, only_writer
 
 __all__ = ["KINDS", "Ingested", "ingest_directory"]
 
@@ -82,7 +63,7 @@ def ingest_directory(
         )
     path.mkdir(parents=True, exist_ok=True)
     with only_writer(path):
-        done = [_ingest_microarray(path, files, replace, progress or _silent) for files in microarray]
+        done = ingest_microarray(path, microarray, replace, progress or _silent)
         return done + [ingest_rnaseq(path, files, replace, progress or _silent) for files in rnaseq]
 
 
@@ -115,26 +96,3 @@ def _numbers(donors: str | Sequence[str]) -> set[str] | None:
         return None
     uids = dict(zip(published_donors()["uid"], published_donors().index, strict=True))
     return {str(uids.get(donor, donor)) for donor in ([donors] if isinstance(donors, str) else donors)}
-
-
-def _ingest_microarray(store: Path, files: DonorFiles, replace: bool, progress: Progress) -> Ingested:
-    manifest = manifest_of(store)
-    before = manifest.donors.get(files.donor) if manifest else None
-    if before and is_present(files, before, replace, "published files"):
-        return Ingested(files.donor, "present", before.n_samples, 0)
-    work = store / WORK_IN_PROGRESS / files.donor
-    work.mkdir(parents=True)
-    with scanned(files, work) as matrices:
-        tables = read_tables(store, manifest, files)
-        if manifest is None:
-            manifest = start_store(store, tables)
-        else:
-            refuse_differences(store, tables)
-        group = zarr.create_group(work / "group", zarr_format=3)
-        write_table(group, SAMPLES, tables.samples)
-        probe_ids, n_samples = tables.probes["probe_id"].to_numpy(), len(tables.samples)
-        sources = tables.sources | matrices.write(group, probe_ids, n_samples, progress)
-    place, digest = put_in_place(store, work / "group", "microarray", files.donor)
-    publish_manifest(store, manifest.with_donor(files.donor, DonorEntry(place, n_samples, sources, digest)))
-    n_uncorrected = int(tables.samples["corrected_mni_x"].isna().sum())
-    return Ingested(files.donor, "replaced" if before else "ingested", n_samples, n_uncorrected)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lake.batch import Batch
 from lake.engine import Engine
 from lake.manifest import software_versions
 from lake.plan import Plan
 from lake.resources import Resources, peak_memory
+from lake.scheduling import address_of
 from lake.store import Lake
 from lake.tables import written_aside
 
@@ -18,7 +20,7 @@ JOURNAL = "run.json"
 
 
 def write_journal(
-    out: Path,
+    batch: Batch,
     store: Lake,
     plan: Plan,
     engine: Engine,
@@ -30,7 +32,7 @@ def write_journal(
 
     Parameters
     ----------
-    out : pathlib.Path
+    batch : Batch
     store : Lake
     plan : Plan
         Of all units, those that were there included.
@@ -47,6 +49,7 @@ def write_journal(
         "peak_memory_bytes": peak_memory(),
         "workers": resources.workers,
         "memory_limit_bytes": resources.memory,
+        "scheduler": address_of(batch.scheduler),
         "store": store.manifest.provenance(),
         "software": software_versions(),
         "units": dict(Counter(report.status for report in reports)),
@@ -61,11 +64,11 @@ def write_journal(
             for kind, count in engine.timings.counts.items()
         },
     }
-    with written_aside(out / JOURNAL) as aside:
+    with written_aside(batch.out / JOURNAL) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_journal(out: str | Path) -> dict[str, Any]:
-    """What ``run.json`` tells of the last run."""
+    """What ``run.json`` in a tables' directory tells of the last run."""
     content: dict[str, Any] = json.loads((Path(out) / JOURNAL).read_text())
     return content

@@ -3,9 +3,10 @@
 import difflib
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nibabel
@@ -14,6 +15,7 @@ import pandas as pd
 from nibabel.gifti.gifti import GiftiDataArray, GiftiMetaData
 from numpy.typing import NDArray
 
+from lake.atlas_files import safe_name
 from lake.errors import RequestError
 from lake.manifest import software_versions
 from lake.runs import AtlasLike, Progress, load_any
@@ -31,6 +33,10 @@ from transforms.workflow import Genes, select_genes
 Floats = NDArray[np.float64]
 
 OF_REGIONS = ("missing", "region_agg", "agg_metric")
+WHOLE_BRAIN: Mapping[str, Any] = MappingProxyType({"norm_matched": False})
+"""Choice -> its default for samples in a mask, where it is not `Pipeline`'s."""
+MIRRORED: Mapping[str, Any] = MappingProxyType({**WHOLE_BRAIN, "lr_mirror": "bidirectional"})
+"""The same for dense maps."""
 PLACES = [
     *("well_id", "donor", "structure_id", "structure_acronym", "structure_name"),
     *("hemisphere", "structure", *MNI),
@@ -102,7 +108,7 @@ def samples_in_mask(
     ChoiceError, AtlasError, RequestError
         If a choice, a gene, the mask or a donor is wrong, or no sample is inside.
     """
-    pipeline = _pipeline(choices)
+    pipeline = _pipeline({**WHOLE_BRAIN, **choices})
     atlas = None if mask is None else load_any(mask)
     _refuse_mirrored_natives(atlas, pipeline)
     donors = store.resolve_donors(pipeline.donors)
@@ -178,7 +184,7 @@ def interpolated_map(
     ChoiceError, AtlasError, RequestError
         If a choice, a gene, the mask or a donor is wrong.
     """
-    pipeline = _pipeline({"lr_mirror": "bidirectional", **choices})
+    pipeline = _pipeline({**MIRRORED, **choices})
     atlas = load_any(mask)
     if isinstance(atlas, AtlasSet):
         raise RequestError("A dense map is made in one space for all donors: give one mask, not one a donor.")
@@ -204,8 +210,9 @@ def write_maps(maps: DenseMaps, path: str | Path, *, progress: Progress | None =
     ----------
     maps : DenseMaps
     path : str or pathlib.Path
-        With ``{gene}`` in it where there are several. A volume is a ``.nii`` or ``.nii.gz``; a surface a
-        ``.func.gii``, which becomes ``_lh.func.gii`` and ``_rh.func.gii`` (float32, as GIFTI has it).
+        With ``{gene}`` in it where there are several, for which the symbol stands, in letters that are safe
+        in a path. A volume is a ``.nii`` or ``.nii.gz``; a surface a ``.func.gii``, which becomes
+        ``_lh.func.gii`` and ``_rh.func.gii`` (float32, as GIFTI has it).
     progress : callable, optional
         Called with ("maps", maps written, maps in all).
 
@@ -220,9 +227,10 @@ def write_maps(maps: DenseMaps, path: str | Path, *, progress: Progress | None =
         If the suffix is another, or several genes would have one name.
     """
     suffix = check_map_path(path, maps.mask, len(maps))
+    names = _names_of(maps)
     written = []
     for done, gene in enumerate(maps, start=1):
-        stem = str(path).removesuffix(suffix).replace("{gene}", gene)
+        stem = str(path).removesuffix(suffix).replace("{gene}", names[gene])
         images = _volume(maps, gene, suffix) if maps.mask.kind == "volume" else _surfaces(maps, gene)
         _write(Path(stem + ".json"), _json({**maps.provenance, "gene_symbol": gene}))
         for end, content in images.items():  # after its origin, without which it is not there
@@ -246,6 +254,21 @@ def check_map_path(path: str | Path, mask: Atlas, n_genes: int) -> str:
     return _suffix(str(path), mask)
 
 
+def _names_of(genes: Iterable[str]) -> dict[str, str]:
+    """Each gene's symbol in letters that are safe in a path: some have a slash.
+
+    Raises
+    ------
+    RequestError
+        If two of them are then the same.
+    """
+    owners: dict[str, str] = {}
+    for gene in genes:
+        if (first := owners.setdefault(safe_name(gene), gene)) != gene:
+            raise RequestError(f"{first} and {gene} would have one file name: write them one by one.")
+    return {gene: name for name, gene in owners.items()}
+
+
 class _Steps:
     """Tells how many of the steps of a computation are done."""
 
@@ -259,12 +282,12 @@ class _Steps:
 
 
 def _pipeline(choices: Mapping[str, Any]) -> Pipeline:
-    """The choices, without those on regions; genes normalised over all samples."""
+    """The choices, among which are none on regions."""
     if given := [name for name in OF_REGIONS if name in choices]:
         raise RequestError(
             f"{', '.join(given)} averages samples into regions; a mask has none: leave it out."
         )
-    return Pipeline.from_choices({"norm_matched": False, **choices})
+    return Pipeline.from_choices(choices)
 
 
 def _refuse_mirrored_natives(mask: AnyAtlas | None, pipeline: Pipeline) -> None:
@@ -276,7 +299,7 @@ def _refuse_mirrored_natives(mask: AnyAtlas | None, pipeline: Pipeline) -> None:
 
 
 def _positions(symbols: list[str], genes: Genes) -> NDArray[np.intp]:
-    """Where the genes are among those of the selection, in the order asked for."""
+    """Where the genes are among those of the selection, in the order asked for, each once."""
     known = pd.Index(genes.selection.genes["gene_symbol"])
     if not symbols:
         raise RequestError("No gene is asked for: name at least one.")
@@ -287,7 +310,7 @@ def _positions(symbols: list[str], genes: Genes) -> NDArray[np.intp]:
             raise RequestError(
                 f"Gene {symbol!r} is not among the {len(known):,} that these choices leave{meant}"
             )
-    return np.asarray(known.get_indexer(pd.Index(symbols)), dtype=np.intp)
+    return np.asarray(known.get_indexer(pd.unique(pd.Index(symbols))), dtype=np.intp)
 
 
 def _provenance(store: Lake, mask: AnyAtlas | None, pipeline: Pipeline) -> dict[str, Any]:

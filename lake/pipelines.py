@@ -1,6 +1,8 @@
 """Sets of choices as files: TOML of a pipeline, CSV of a re-annotation."""
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from ingest.reannotations import read_reannotation as read_table
 from lake.errors import RequestError
@@ -51,6 +53,29 @@ def read_pipeline(path: str | Path) -> Pipeline:
         return Pipeline.from_toml(text, reannotation=lambda name: read_reannotation(path.parent / name))
     except ChoiceError as error:
         raise ChoiceError(f"{path}: {error}") from None
+
+
+def read_choices(path: str | Path) -> dict[str, Any]:
+    """Read what such a file states, perhaps a ``preset``; the choices that it leaves open are not there.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        As for `read_pipeline`.
+
+    Returns
+    -------
+    dict
+        For `Pipeline.from_choices`.
+
+    Raises
+    ------
+    RequestError, ChoiceError
+        As `read_pipeline`.
+    """
+    pipeline = read_pipeline(path)
+    stated = tomllib.loads(read_toml_text(Path(path), "choices"))
+    return {name: vars(pipeline).get(name, value) for name, value in stated.items()}
 
 
 def read_toml_text(path: Path, what: str) -> str:

@@ -10,7 +10,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from lake.errors import RequestError
-from lake.selection import Selection
+from lake.selection import Selection, counted
 from lake.structures import described, find_structures, with_descendants
 from transforms.assign import assign
 from transforms.atlas_set import AnyAtlas, AtlasSet, atlas_of, place_in_native_space
@@ -79,10 +79,11 @@ def near(
             f"No sample lies within {radius:g} mm of {_triple(place)} in MNI152; the nearest is "
             f"{distance[order[0]]:.1f} mm away."
         )
-    extent = f"{k} nearest" if k is not None else f"within {radius:g} mm"
+    nearest = f"{counted(len(kept), 'sample')} nearest to"
+    extent = nearest if k is not None else f"samples within {radius:g} mm of"
     return Selection(
         store,
-        f"{extent} of {_triple(point)} in {space}",
+        f"{extent} {_triple(point)} in {space}",
         samples.index.to_numpy()[kept],
         labels={"distance": distance[kept]},
     )
@@ -183,11 +184,7 @@ def structure(
         chosen &= samples["hemisphere"] == side
     question = described(found) + (f", {side}" if side else "")
     if not chosen.any():
-        hint = (
-            ""
-            if descendants
-            else " of its own; for its parts' leave out descendants=False (--no-descendants)"
-        )
+        hint = "" if descendants else " of its own: leave out descendants=False (--no-descendants)"
         raise RequestError(f"Structure {question} has no samples{hint}.")
     return Selection(store, question, np.flatnonzero(chosen))
 

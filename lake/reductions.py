@@ -243,6 +243,8 @@ def import_function(named: str) -> Function:
         raise RequestError(
             f"{named!r} cannot be imported: {error}; install its package, or add its folder to PYTHONPATH."
         ) from None
+    except Exception as error:  # whatever somebody's module raises
+        raise RequestError(f"{named!r} cannot be imported: {type(error).__name__}: {error}.") from error
     if not inspect.isfunction(function):
         raise RequestError(f"{named!r} is no function of that module: define {attribute} there with def.")
     return function

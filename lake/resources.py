@@ -3,6 +3,8 @@
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from dask.utils import format_bytes, parse_bytes
 from lake.errors import RequestError
 
 SHARE_OF_MEMORY = 0.6  # of what there is, where nothing is said
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 STATUS = Path("/proc/self/status")
 
 BASE_BYTES = 420 << 20  # Python, the libraries, labels and an atlas
@@ -72,19 +75,34 @@ class Resources:
 def _bytes(limit: str | int) -> int:
     try:
         return int(parse_bytes(limit))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise RequestError(f"memory_limit={limit!r} is no amount of memory; write 2GB or 800MiB.") from None
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's if that is less."""
+    """Bytes that this process may use: the machine's, or its container's or job's where that is less."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CGROUP_LIMITS:
-        try:
-            found.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
+    for path in _limit_files():
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            found.append(int(path.read_text()))
     return min(found)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where Linux says how much the control groups of this process may take, each within the next."""
+    try:
+        groups = [line.split(":", 2) for line in MEMBERSHIP.read_text().splitlines()]
+    except OSError:  # not Linux
+        return
+    for _, controllers, place in groups:
+        if not controllers:  # version 2
+            root, name = CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = root / place.lstrip("/")
+        yield from (outer / name for outer in (group, *group.parents) if outer.is_relative_to(root))
 
 
 def peak_memory() -> int:

@@ -14,8 +14,8 @@ from ingest.sources import DonorFiles
 from lake.arrays import write_table
 from lake.errors import RequestError
 from lake.layout import RNASEQ_GENES, RNASEQ_MATRICES, RNASEQ_SAMPLES
-from lake.manifest import WORK_IN_PROGRESS, RnaseqEntry, publish_manifest
-from lake.matrix_files import workers, write_matrix
+from lake.manifest import WORK_IN_PROGRESS, RnaseqEntry, publish_manifest, sync_tree
+from lake.matrix_files import WRITERS, threads, write_matrix
 from lake.store import Lake
 from lake.transactions import Ingested, Progress, Status, is_present, manifest_of, put_in_place
 
@@ -46,6 +46,7 @@ def ingest_rnaseq(store: Path, files: DonorFiles, replace: bool, progress: Progr
     staged = _write_aside(store, rnaseq)
     if not manifest.rnaseq:
         zarr.create_group(store / "rnaseq", zarr_format=3, overwrite=True)
+        sync_tree(store / "rnaseq")
     group, digest = put_in_place(store, staged, "rnaseq", files.donor)
     entry = RnaseqEntry(group, len(rnaseq.samples), rnaseq.sources, digest, len(rnaseq.genes))
     publish_manifest(store, manifest.with_rnaseq(files.donor, entry))
@@ -87,7 +88,7 @@ def _write_aside(store: Path, rnaseq: Rnaseq) -> Path:
     group = zarr.create_group(work, zarr_format=3, overwrite=True)
     write_table(group, RNASEQ_GENES, rnaseq.genes)
     write_table(group, RNASEQ_SAMPLES, rnaseq.samples)
-    with workers() as pool:
+    with threads(WRITERS) as pool:
         for variable in RNASEQ_MATRICES:
             values: NDArray[np.float64] = getattr(rnaseq, variable.name)
             shape = len(rnaseq.genes), len(rnaseq.samples)

@@ -1,16 +1,16 @@
 """Reading some probes of the matrices without Dask: the chunks that hold them, of all donors at once."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
-from lake.arrays import damage_named, fast_codecs
+from lake.arrays import damage_named, fast_codecs, forks, refuse_cut
 from lake.errors import DamageError
 
 # Reads under way: on a disk as many as keep the cores busy, over a network as many as hide its delay.
@@ -20,8 +20,27 @@ FILES_AT_ONCE = 4  # that one read goes through: each read costs 2 ms by itself
 Integers = NDArray[np.integer]
 Positions = Integers | slice
 Run = tuple[int, int]
-Request = tuple[str, Integers, Positions]
-"""Donor's group, rows (probes, in any order, repeats allowed), columns (samples)."""
+
+
+class Request(NamedTuple):
+    """Some of one donor's values.
+
+    Attributes
+    ----------
+    group : str
+        Of the donor.
+    rows : (row,) int array
+        Probes, in any order, repeats allowed.
+    columns : (column,) int array or slice
+        Samples.
+    into : (row, column) array, optional
+        Where the values go; a new array if left out.
+    """
+
+    group: str
+    rows: Integers
+    columns: Positions
+    into: NDArray[Any] | None = None
 
 
 class RowReader:
@@ -37,7 +56,12 @@ class RowReader:
     def __init__(self, root: zarr.Group, path: str) -> None:
         self._root = zarr.AsyncGroup(root.metadata, root.store_path)
         self._path = path
-        self._local = None if "://" in path else Path(path)
+        self._local = None if "://" in path else Path(path).absolute()
+        self._start()
+
+    def _start(self) -> None:
+        """Begin with nothing opened; again after a fork, which leaves Zarr's threads and loop behind."""
+        self._forks = forks()
         self._open: dict[str, Any] = {}
         self._turn = asyncio.Semaphore(AT_ONCE_REMOTE if self._local is None else AT_ONCE_LOCAL)
 
@@ -48,26 +72,40 @@ class RowReader:
         ----------
         name : {"expression", "detected"}
         requests : iterable of Request
+            One a donor.
 
         Returns
         -------
         list of (row, column) array
-            In the order of the requests.
+            In the order of the requests; those that a request gave, where it gave one.
 
         Raises
         ------
-        DamageError
-            If a file is missing or damaged.
+        StoreError
+            If a file is missing or damaged, or the store, which is not on a disk, was opened before a fork.
         """
-        with fast_codecs():
-            return list(sync(self._gathered(name, list(requests))))
+        if self._forks != forks():
+            if self._local is None:
+                refuse_cut(self._path)
+            self._start()
+        asked = {f"{request.group}/{name}": request for request in requests}
+        if new := [matrix for matrix in asked if matrix not in self._open]:
+            with fast_codecs():
+                self._open |= zip(new, sync(self._opened(new)), strict=True)
+        return list(sync(self._gathered(asked)))
 
-    async def _gathered(self, name: str, requests: list[Request]) -> list[NDArray[Any]]:
-        parts = (self._part(f"{group}/{name}", rows, columns) for group, rows, columns in requests)
-        return await asyncio.gather(*parts)
+    async def _opened(self, matrices: Sequence[str]) -> list[Any]:
+        return await asyncio.gather(*(self._matrix(matrix) for matrix in matrices))
 
-    async def _part(self, matrix: str, rows: Integers, columns: Positions) -> NDArray[Any]:
-        array = await self._matrix(matrix)
+    async def _matrix(self, matrix: str) -> Any:
+        with damage_named(f"{self._path}/{matrix}"):
+            return await self._root.getitem(matrix)
+
+    async def _gathered(self, asked: Mapping[str, Request]) -> list[NDArray[Any]]:
+        return await asyncio.gather(*(self._part(matrix, request) for matrix, request in asked.items()))
+
+    async def _part(self, matrix: str, request: Request) -> NDArray[Any]:
+        rows, columns, array = request.rows, request.columns, self._open[matrix]
         if not len(rows):
             raise ValueError("no rows to read")
         wanted, places = np.unique(rows, return_inverse=True)
@@ -75,9 +113,13 @@ class RowReader:
         runs = adjacent_runs(wanted, chunk, FILES_AT_ONCE * file)
         chosen = np.arange(array.shape[1])[columns]
         spans = adjacent_runs(np.unique(chosen), width, array.shape[1])
+        in_order = np.array_equal(wanted, rows)
         part: NDArray[Any] = np.empty((len(wanted), len(chosen)), array.dtype)
+        if in_order and request.into is not None:
+            part = request.into
 
         async def fill(run: Run, span: Run) -> None:
+            """Read one range of rows and columns, and put what is wanted of it into its place."""
             block = await self._run(array, matrix, run, span)
             there = slice(*np.searchsorted(wanted, run))
             inside = np.flatnonzero((chosen >= span[0]) & (chosen < span[1]))
@@ -87,33 +129,31 @@ class RowReader:
             )
 
         await asyncio.gather(*(fill(run, span) for run in runs for span in spans))
-        return part if np.array_equal(wanted, rows) else part[places]
-
-    async def _matrix(self, matrix: str) -> Any:
-        if matrix not in self._open:
-            with damage_named(f"{self._path}/{matrix}"):
-                self._open[matrix] = await self._root.getitem(matrix)
-        return self._open[matrix]
+        if in_order:
+            return part
+        return np.take(part, places, axis=0, out=request.into)
 
     async def _run(self, array: Any, matrix: str, run: Run, span: Run) -> NDArray[Any]:
         where = f"{self._path}/{matrix}"
         with damage_named(where):
             async with self._turn:
                 values: NDArray[Any] = await array.getitem((slice(*run), slice(*span)))
-        lacking = np.isnan(values).any() if values.dtype.kind == "f" else not values.any()
-        # What is missing reads as the fill value: only then is it worth while to look for the file.
-        if lacking:
-            await self._refuse_missing(array, matrix, run)
-        if lacking and values.dtype.kind == "f":
-            raise DamageError(where, f"holds no number in rows {run[0]} to {run[1] - 1}")
-        return values
-
-    async def _refuse_missing(self, array: Any, matrix: str, run: Run) -> None:
         size = (array.shards or array.chunks)[0]
         for number in range(run[0] // size, (run[1] - 1) // size + 1):
-            file = f"c/{number}/0"
-            if not await self._is_there(array, matrix, file):
-                raise DamageError(f"{self._path}/{matrix}/{file}", "is missing")
+            part = values[max(number * size - run[0], 0) : (number + 1) * size - run[0]]
+            await self._refuse_filled(array, matrix, f"c/{number}/0", part)
+        return values
+
+    async def _refuse_filled(self, array: Any, matrix: str, file: str, values: NDArray[Any]) -> None:
+        """Refuse a file that is missing, whose values are then fill values, or that has some of these."""
+        numbers = values.dtype.kind == "f"
+        if not (np.isnan(values).any() if numbers else not values.any()):
+            return  # only then is it worth while to look for the file
+        where = f"{self._path}/{matrix}/{file}"
+        if not await self._is_there(array, matrix, file):
+            raise DamageError(where, "is missing")
+        if numbers:
+            raise DamageError(where, "holds no number for some probes")
 
     async def _is_there(self, array: Any, matrix: str, file: str) -> bool:
         if self._local is not None:

@@ -1,63 +1,53 @@
 """Running pipelines on atlases: from a store to tables."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
-import pyarrow.parquet as pq
 
+from lake.batch import AtlasLike, Batch, Means, Options
 from lake.catalogue import atlas as named_atlas
-from lake.engine import Engine, Outcome, tables_of
+from lake.engine import Engine, Failure, Progress
 from lake.errors import RequestError, RunError
 from lake.forecast import Forecast, forecast
 from lake.journal import write_journal
-from lake.manifest import software_versions
-from lake.plan import PlannedUnit, Planner, make_plan, ordered_plan
+from lake.plan import Plan, PlannedUnit, Planner, make_plan, ordered_plan
 from lake.reduced import ReducedTables
-from lake.reductions import Reduction, ReductionLike, reductions_from
 from lake.resources import Resources
+from lake.run_lock import only_run
 from lake.scheduling import scheduled
-from lake.scratch import scratch_beside
+from lake.scratch import Scratch, scratch_beside
 from lake.shelf import loaded_ahead, needs_nodes, without_nodes
 from lake.sources import source_of
 from lake.store import Lake
-from lake.tables import Unit, clear_leftovers, regions_frame, write_unit
+from lake.tables import clear_leftovers
+from lake.unit_writer import UnitReport, UnitWriter, provenance
+from lake.watching import Caller, Watcher
 from transforms.atlas import Atlas
 from transforms.atlas_set import AnyAtlas, AtlasSet
-from transforms.errors import AtlasError, ChoiceError
+from transforms.errors import AtlasError
 from transforms.pipeline import Pipeline
 from transforms.regions import RegionTables
 
-Progress = Callable[[str, int, int | None], None]
-AtlasLike = str | Path | Atlas | AtlasSet | Callable[[], Atlas | AtlasSet]
+__all__ = [
+    "AtlasLike",
+    "Progress",
+    "UnitReport",
+    "dry_run",
+    "dry_run_batch",
+    "expression",
+    "load_any",
+    "provenance",
+    "run",
+    "run_batch",
+    "tables_for",
+]
 
 MOST_FAILURES = 50  # told of one by one
-WRITES_AHEAD = 2  # tables that wait to be written while the next are made
-
-
-@dataclass(frozen=True)
-class UnitReport:
-    """What became of one (pipeline, atlas).
-
-    Attributes
-    ----------
-    status : {"written", "present", "failed"}
-    reason : str
-        Why it failed, else "".
-    """
-
-    unit: Unit
-    status: str
-    n_regions: int = 0
-    n_filled: int = 0
-    n_genes: int = 0
-    n_samples: int = 0
-    reason: str = ""
+NOWHERE = Path()  # where tables that are not written are not
 
 
 def expression(
@@ -96,53 +86,53 @@ def expression(
     return table
 
 
-def tables_for(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> RegionTables:
+def tables_for(
+    store: Lake,
+    atlas: AtlasLike,
+    pipeline: Pipeline,
+    *,
+    watcher: Watcher | None = None,
+    **options: Unpack[Means],
+) -> RegionTables:
     """Every table of one unit: expression, counts, genes and the donors' own expression.
+
+    Parameters
+    ----------
+    store : Lake
+    atlas : str, path, Atlas, AtlasSet or callable
+        As for `expression`.
+    pipeline : Pipeline
+    watcher : Watcher, optional
+        Told of stages.
+    **options
+        ``workers``, ``memory_limit``, ``scheduler`` and ``tls_..`` of `run`.
 
     Raises
     ------
     ChoiceError, AtlasError
         If there are none.
+    RequestError
+        If the request makes no sense.
     """
-    (unit,) = make_plan([pipeline], [atlas], store.snapshot).units
-    return tables_of(store, source_of(store), unit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a run is to make, and where.
-
-    Attributes
-    ----------
-    out : pathlib.Path
-        Directory of the Parquet tables, see ``docs/tables.md``.
-    donor_tables : bool
-        Also each donor's own region x gene table.
-    reductions : tuple of Reduction
-        What to compute of each region x gene table.
-    keep_tables : bool
-        Write the tables; or only what the reductions give.
-    """
-
-    out: Path
-    donor_tables: bool = False
-    reductions: tuple[Reduction, ...] = ()
-    keep_tables: bool = True
+    batch = Batch.of([atlas], [pipeline], out=NOWHERE, **options)
+    plan, told = make_plan([pipeline], [load_any(atlas)], store.snapshot), watcher or Caller()
+    with _engine(store, batch, told, donors=True) as engine:
+        engine.place(plan.units)
+        _tell_totals(engine, plan, told)
+        (outcome,) = engine.outcomes(plan)
+    if isinstance(outcome.tables, Failure):
+        raise outcome.tables
+    return outcome.tables
 
 
 def run(
     store: Lake,
-    atlases: Sequence[AtlasLike],
+    atlases: Iterable[AtlasLike],
     pipelines: Iterable[Pipeline] | None = None,
     *,
     out: str | Path,
-    donor_tables: bool = False,
-    reduce: ReductionLike | Iterable[ReductionLike] | None = None,
-    keep_tables: bool | None = None,
-    workers: int | None = None,
-    memory_limit: str | int | None = None,
-    scheduler: Any = None,
     progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> list[UnitReport]:
     """Make the tables of every pipeline for every atlas; what is already there is skipped.
 
@@ -158,21 +148,14 @@ def run(
         A list, or a `lake.grid`; abagen's default choices if left out.
     out : str or pathlib.Path
         Directory of the Parquet tables, see ``docs/tables.md``. ``run.json`` there tells of the last run.
-    donor_tables : bool
-        Also write each donor's own region x gene table.
-    reduce : str, callable, Reduction, or several, optional
-        Functions of each region x gene table, see `lake.reduction`; `lake.read_reductions` reads the results.
-    keep_tables : bool, optional
-        Whether tables are written as well; without `reduce` they are, with it only if asked for.
-    workers : int, optional
-        Threads; as many as there are cores if left out.
-    memory_limit : str or int, optional
-        What the process may take, such as ``"1GB"``; a good half of the machine's, or its container's, if
-        left out.
-    scheduler : str or distributed.Client, optional
-        Address of a dask.distributed scheduler whose workers do the work, ``tcp://host:8786``.
     progress : callable, optional
         Called with (label, done, in all; None while that is not known).
+    **options
+        Of a `Batch`: ``donor_tables=True`` for each donor's own tables; ``reduce``, a function of each table,
+        its name or several (see `lake.reduction`; `lake.read_reductions` reads the results), and
+        ``keep_tables`` for the tables besides; ``workers`` (threads) and ``memory_limit`` ("1GB"), all cores
+        and a good half of the memory if left out; ``scheduler``, a dask.distributed client or the address of
+        a scheduler, with ``tls_ca_file``, ``tls_cert`` and ``tls_key`` where it wants certificates.
 
     Returns
     -------
@@ -182,44 +165,20 @@ def run(
     Raises
     ------
     RunError
-        At the end, if units failed; the others are written.
+        At the end, if units failed; the others are written. At once, if another run is at work in `out`.
     RequestError
         Before the first, if the request makes no sense.
     """
-    wanted = _request(out, donor_tables=donor_tables, reduce=reduce, keep_tables=keep_tables)
-    resources = Resources.of(workers=workers, memory_limit=memory_limit)
-    chosen = _pipelines(pipelines)
-    _check_pipelines(store, chosen, wanted)
-    started = time.time()
-    clear_leftovers(wanted.out)
-    with ExitStack() as stack:
-        reduced = stack.enter_context(ReducedTables(wanted.out, wanted.reductions))
-        runner = _Runner(store, wanted, reduced)
-        is_local = stack.enter_context(scheduled(scheduler, workers=resources.workers))
-        scratch = stack.enter_context(scratch_beside(wanted.out)) if is_local else None
-        source = source_of(store)
-        engine = Engine(store, source, resources, scratch=scratch, donors=donor_tables, progress=progress)
-        units = list(_planned(engine, runner, Planner(chosen, store.snapshot), atlases, resources))
-        todo = ordered_plan([unit for unit in units if not runner.is_done(unit)])
-        made = dict(runner.written(engine.outcomes(todo), len(todo.units), progress))
-    plan = ordered_plan(units)
-    reports = [made.get(unit.number) or runner.report(unit, "present") for unit in plan.as_asked()]
-    write_journal(wanted.out, store, plan, engine, reports, resources, started)
-    _raise_for(reports)
-    return reports
+    return run_batch(store, Batch.of(atlases, pipelines, out=out, **options), watcher=Caller(progress))
 
 
 def dry_run(
     store: Lake,
-    atlases: Sequence[AtlasLike],
+    atlases: Iterable[AtlasLike],
     pipelines: Iterable[Pipeline] | None = None,
     *,
     out: str | Path,
-    donor_tables: bool = False,
-    reduce: ReductionLike | Iterable[ReductionLike] | None = None,
-    keep_tables: bool | None = None,
-    workers: int | None = None,
-    memory_limit: str | int | None = None,
+    **options: Unpack[Options],
 ) -> Forecast:
     """What `run` would do: its stages and how they are shared, what is there already, time and memory.
 
@@ -230,35 +189,125 @@ def dry_run(
     RequestError
         If the request makes no sense.
     """
-    wanted = _request(out, donor_tables=donor_tables, reduce=reduce, keep_tables=keep_tables)
-    resources = Resources.of(workers=workers, memory_limit=memory_limit)
-    chosen = _pipelines(pipelines)
-    _check_pipelines(store, chosen, wanted)
-    runner = _Runner(store, wanted, ReducedTables(wanted.out, wanted.reductions))
-    planner = Planner(chosen, store.snapshot)
+    return dry_run_batch(store, Batch.of(atlases, pipelines, out=out, **options))
+
+
+def run_batch(store: Lake, batch: Batch, *, watcher: Watcher | None = None) -> list[UnitReport]:
+    """Make the tables of a batch, as `run` does.
+
+    Parameters
+    ----------
+    store : Lake
+    batch : Batch
+        As `Batch.of` or `lake.read_batch` gives it.
+    watcher : Watcher, optional
+        Told of stages and units.
+
+    Returns
+    -------
+    list of UnitReport
+
+    Raises
+    ------
+    RunError, RequestError
+        As `run` does.
+    """
+    _check(store, batch)
+    resources = batch.resources
+    with only_run(batch.out):
+        clear_leftovers(batch.out)
+        reports = _carried_out(store, batch, resources, watcher or Caller())
+    _raise_for(reports)
+    return reports
+
+
+def _carried_out(store: Lake, batch: Batch, resources: Resources, watcher: Watcher) -> list[UnitReport]:
+    started = time.time()
+    with (
+        ReducedTables(batch.out, batch.reduce) as reduced,
+        scratch_beside(batch.out) as scratch,
+        _engine(store, batch, watcher, donors=batch.donor_tables, scratch=scratch) as engine,
+    ):
+        writer = UnitWriter(store, batch, reduced)
+        units = list(_planned(engine, writer, Planner(batch.pipelines, store.snapshot), batch, resources))
+        todo = _todo(units, writer)
+        _tell_totals(engine, todo, watcher)
+        made = dict(writer.written(engine.outcomes(todo), todo, watcher))
+    plan = ordered_plan(units)
+    reports = [made.get(unit.number) or writer.present(unit) for unit in plan.as_asked()]
+    write_journal(batch, store, plan, engine, reports, resources, started)
+    return reports
+
+
+@contextmanager
+def _engine(
+    store: Lake, batch: Batch, watcher: Watcher, *, donors: bool, scratch: Scratch | None = None
+) -> Iterator[Engine]:
+    """An engine whose tasks go where the batch says; a cluster's workers have no use for scratch here."""
+    resources = batch.resources
+    limit = None if batch.memory_limit is None else resources.memory
+    with scheduled(
+        batch.scheduler, workers=resources.workers, tls=batch.tls, memory_limit=limit, say=watcher.say
+    ) as is_local:
+        yield Engine(
+            store,
+            source_of(store),
+            resources,
+            scratch=scratch if is_local else None,
+            donors=donors,
+            progress=watcher.stage,
+        )
+
+
+def _tell_totals(engine: Engine, plan: Plan, watcher: Watcher) -> None:
+    """Tell of how many the stages are that were made while the plan grew."""
+    totals = plan.counts()
+    for kind, n_made in engine.timings.counts.items():
+        watcher.stage(kind, n_made, totals[kind])
+
+
+def dry_run_batch(store: Lake, batch: Batch) -> Forecast:
+    """What `run_batch` would do, as `dry_run` tells it.
+
+    Raises
+    ------
+    RequestError
+        If the request makes no sense.
+    """
+    _check(store, batch)
+    resources = batch.resources
+    writer = UnitWriter(store, batch, ReducedTables(batch.out, batch.reduce))
+    planner = Planner(batch.pipelines, store.snapshot)
     units = [
-        unit for atlas in _named_once(atlases, resources) for unit in without_nodes(planner.units_of(atlas))
+        unit
+        for atlas in _named_once(batch.atlases, resources)
+        for unit in without_nodes(planner.units_of(atlas))
     ]
     return forecast(
         ordered_plan(units),
-        ordered_plan([unit for unit in units if not runner.is_done(unit)]),
+        _todo(units, writer),
         resources,
         n_probes=store.manifest.n_probes,
         n_samples=len(store.samples),
     )
 
 
+def _todo(units: Iterable[PlannedUnit], writer: UnitWriter) -> Plan:
+    """The plan of those that are not there yet."""
+    return ordered_plan([unit for unit in units if not writer.is_done(unit)])
+
+
 def _planned(
     engine: Engine,
-    runner: "_Runner",
+    writer: UnitWriter,
     planner: Planner,
-    atlases: Sequence[AtlasLike],
+    batch: Batch,
     resources: Resources,
 ) -> Iterator[PlannedUnit]:
     """Every unit, atlas by atlas; of an atlas no more is kept than what its units need."""
-    for atlas in _named_once(atlases, resources):
+    for atlas in _named_once(batch.atlases, resources):
         units = planner.units_of(atlas)
-        todo = [unit for unit in units if not runner.is_done(unit)]
+        todo = [unit for unit in units if not writer.is_done(unit)]
         engine.place(todo)
         yield from units if any(needs_nodes(unit.pipeline) for unit in todo) else without_nodes(units)
 
@@ -272,114 +321,25 @@ def _named_once(atlases: Sequence[AtlasLike], resources: Resources) -> Iterator[
         yield atlas
 
 
-def _pipelines(pipelines: Iterable[Pipeline] | None) -> Sequence[Pipeline]:
-    if pipelines is None:
-        return [Pipeline()]
-    chosen = pipelines if isinstance(pipelines, Sequence) else list(pipelines)
-    if not len(chosen):
-        raise RequestError("There is no pipeline to run: name at least one set of choices.")
-    return chosen
-
-
-def _request(
-    out: str | Path,
-    *,
-    donor_tables: bool,
-    reduce: ReductionLike | Iterable[ReductionLike] | None,
-    keep_tables: bool | None,
-) -> Request:
-    reductions = reductions_from(reduce)
-    keeps = not reductions if keep_tables is None else keep_tables
-    if not keeps and not reductions:
-        raise RequestError("keep_tables=False keeps nothing without `reduce`: name a reduction.")
-    if donor_tables and not keeps:
-        raise RequestError("donor_tables=True writes tables, which keep_tables=False does not: choose one.")
-    return Request(out=Path(out), donor_tables=donor_tables, reductions=reductions, keep_tables=keeps)
-
-
-def _check_pipelines(store: Lake, pipelines: Sequence[Pipeline], wanted: Request) -> None:
+def _check(store: Lake, batch: Batch) -> None:
     """Refuse what would be found under one name, or cannot be had, before anything is made."""
-    for donors in {pipeline.donors for pipeline in pipelines}:
+    varied = {(made.donors, made.agg_metric, made.region_agg) for made in batch.pipelines}
+    for donors, metric, region_agg in varied:
         store.resolve_donors(donors)
-    _refuse_nameless_metrics(pipelines)
-    if wanted.donor_tables:
-        _refuse_joint_donors(pipelines)
+        _refuse_nameless(metric)
+        if batch.donor_tables and region_agg == "samples":
+            raise RequestError(
+                "Donors' tables do not exist with region_agg=samples: all samples are averaged at once."
+            )
 
 
-def _name(unit: PlannedUnit) -> tuple[str, str]:
-    return unit.identity, unit.atlas.name
-
-
-class _Runner:
-    """Writes what an engine makes while it makes the next."""
-
-    def __init__(self, store: Lake, wanted: Request, reduced: ReducedTables) -> None:
-        self._store, self._wanted, self._reduced = store, wanted, reduced
-        self._done: dict[tuple[int, int], bool] = {}
-
-    def is_done(self, unit: PlannedUnit) -> bool:
-        """Whether all that is wanted of a unit is there; it is looked for once."""
-        if unit.number not in self._done:
-            self._done[unit.number] = self._is_there(unit)
-        return self._done[unit.number]
-
-    def _is_there(self, unit: PlannedUnit) -> bool:
-        fingerprint = unit.atlas.fingerprint
-        if not self._reduced.has(_name(unit), fingerprint):
-            return False
-        if not self._wanted.keep_tables:
-            return True
-        return self._files(unit).is_written(fingerprint, donors=self._wanted.donor_tables)
-
-    def written(
-        self, outcomes: Iterator[Outcome], n_units: int, progress: Progress | None
-    ) -> Iterator[tuple[tuple[int, int], UnitReport]]:
-        """Write each outcome, at most `WRITES_AHEAD` of them at a time behind the engine."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as writer:
-            waiting: list[tuple[PlannedUnit, Future[UnitReport]]] = []
-            for done, outcome in enumerate(outcomes, start=1):
-                waiting.append((outcome.unit, writer.submit(self._write, outcome)))
-                while len(waiting) > WRITES_AHEAD:
-                    yield self._finished(waiting.pop(0))
-                if progress:
-                    progress("tables", done, n_units)
-            yield from map(self._finished, waiting)
-
-    @staticmethod
-    def _finished(
-        written: tuple[PlannedUnit, "Future[UnitReport]"],
-    ) -> tuple[tuple[int, int], UnitReport]:
-        unit, report = written
-        return unit.number, report.result()
-
-    def _write(self, outcome: Outcome) -> UnitReport:
-        unit, tables = outcome
-        if isinstance(tables, ChoiceError | AtlasError):
-            return UnitReport(self._files(unit), "failed", reason=str(tables))
-        origin = provenance(self._store, unit.atlas, unit.pipeline)
-        try:
-            self._reduced.add(_name(unit), tables.expression, regions_frame(unit.atlas), origin)
-        except (ChoiceError, RequestError) as failure:
-            return UnitReport(self._files(unit), "failed", reason=str(failure))
-        if self._wanted.keep_tables:
-            write_unit(self._files(unit), tables, unit.atlas, origin, donors=self._wanted.donor_tables)
-        samples = tables.counts.sum(axis=1)
-        return UnitReport(
-            self._files(unit),
-            "written",
-            n_regions=len(samples),
-            n_filled=int((samples > 0).sum()),
-            n_genes=tables.expression.shape[1],
-            n_samples=int(samples.sum()),
+def _refuse_nameless(metric: Any) -> None:
+    """A unit is found again by its choices' names; two lambdas have the same."""
+    if callable(metric) and "<" in metric.__qualname__:
+        raise RequestError(
+            "agg_metric is a function without a name of its own; define it with def in a module, "
+            "so that its tables can be told from another's."
         )
-
-    def report(self, unit: PlannedUnit, status: str) -> UnitReport:
-        """What a unit's tables on disk hold."""
-        files = self._files(unit)
-        return _report(files, status) if self._wanted.keep_tables else UnitReport(files, status)
-
-    def _files(self, unit: PlannedUnit) -> Unit:
-        return Unit(self._wanted.out, *_name(unit))
 
 
 def _raise_for(reports: list[UnitReport]) -> None:
@@ -392,27 +352,6 @@ def _raise_for(reports: list[UnitReport]) -> None:
     raise RunError("\n".join([f"{len(failed)} of {len(reports)} units failed:", *lines]), reports)
 
 
-def provenance(store: Lake, atlas: AnyAtlas, pipeline: Pipeline) -> dict[str, Any]:
-    """What a table says of its origin; equal for equal input, choices and software."""
-    choices = {
-        **store.manifest.provenance(),
-        "pipeline": pipeline.identity(store.snapshot),
-        "parameters": pipeline.parameters(),
-        "donors": store.resolve_donors(pipeline.donors),
-        "software": software_versions(),
-    }
-    described = {"name": atlas.name, "space": atlas.space, "fingerprint": atlas.fingerprint}
-    return {**choices, "pipeline_choices": choices, "atlas": described}
-
-
-def _report(unit: Unit, status: str) -> UnitReport:
-    """What the tables on disk hold."""
-    counts = pq.read_table(unit.path("counts")).to_pandas()
-    samples = counts.groupby("region")["n_samples"].sum()
-    n_genes = pq.read_metadata(unit.path("expression")).num_rows
-    return UnitReport(unit, status, len(samples), int((samples > 0).sum()), n_genes, int(samples.sum()))
-
-
 def load_any(
     atlas: AtlasLike, info: str | Path | pd.DataFrame | None = None, *, use_info: bool = True
 ) -> AnyAtlas:
@@ -421,31 +360,19 @@ def load_any(
     Raises
     ------
     AtlasError
-        If there is none of that name, or it cannot be read.
+        If there is none of that name, it cannot be read, or it is one donor's and does not say whose.
     RequestError
         If `info` comes with a loaded atlas.
     """
     if isinstance(atlas, Atlas | AtlasSet):
         if info is not None:
             raise RequestError("atlas_info goes with an atlas named by its file; a loaded Atlas has its own.")
+        if isinstance(atlas, Atlas) and atlas.space == "native":
+            raise AtlasError(
+                f"Atlas {atlas.name!r} is in the native space of one donor, where others' samples are not: "
+                "give lake.AtlasSet(name, {donor: atlas}), of one donor or several."
+            )
         return atlas if use_info else atlas.without_info()
     if callable(atlas):
         return atlas()
     return named_atlas(atlas, info, use_info=use_info)
-
-
-def _refuse_nameless_metrics(pipelines: Sequence[Pipeline]) -> None:
-    """A unit is found again by its choices' names; two lambdas have the same."""
-    for pipeline in pipelines:
-        if "<" in str(pipeline.parameters()["agg_metric"]):
-            raise RequestError(
-                "agg_metric is a function without a name of its own; define it with def in a module, "
-                "so that its tables can be told from another's."
-            )
-
-
-def _refuse_joint_donors(pipelines: Sequence[Pipeline]) -> None:
-    if any(pipeline.region_agg == "samples" for pipeline in pipelines):
-        raise RequestError(
-            "Donors' tables do not exist with region_agg=samples: all samples are averaged at once."
-        )

@@ -1,24 +1,39 @@
 """Where a run's tasks are carried out: threads of this process, or workers of a dask.distributed cluster."""
 
 import asyncio
+import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import dask
+from dask.utils import format_bytes
 from threadpoolctl import threadpool_limits
 
 from lake.errors import RequestError, RunError
 
 INSTALL = "pip install 'ahba-lake[distributed]'"
 PATIENCE = 10  # seconds for a scheduler to answer
+GOES_ON = "What is whole stays, the same run goes on from there."
+TLS_FILES = ("ca_file", "cert", "key")
+
+
+def _silent(_text: str) -> None:
+    pass
 
 
 @contextmanager
-def scheduled(scheduler: Any = None, *, workers: int) -> Iterator[bool]:
+def scheduled(
+    scheduler: Any = None,
+    *,
+    workers: int,
+    tls: Mapping[str, str] | None = None,
+    memory_limit: int | None = None,
+    say: Callable[[str], None] = _silent,
+) -> Iterator[bool]:
     """Inside this block dask's tasks go to the scheduler.
 
     Parameters
@@ -27,6 +42,12 @@ def scheduled(scheduler: Any = None, *, workers: int) -> Iterator[bool]:
         None for threads; or the address of a scheduler, or a client of one, see `connect`.
     workers : int
         Threads.
+    tls : mapping of str to str, optional
+        Files for a scheduler named by its address: ``ca_file``, ``cert`` and ``key`` of `connect`.
+    memory_limit : int, optional
+        Bytes that a person allows; a warning says so if a cluster's workers may take more.
+    say : callable
+        Told the address of a cluster's dashboard.
 
     Yields
     ------
@@ -44,12 +65,52 @@ def scheduled(scheduler: Any = None, *, workers: int) -> Iterator[bool]:
         # The workers are threads already: BLAS with threads of its own would have them wait for each other.
         with dask.config.set(scheduler="threads", num_workers=workers), threadpool_limits(1, "blas"):
             yield True
-    elif isinstance(scheduler, str | Path):
-        with connect(str(scheduler)) as client, _working(client):
-            yield False
+        return
+    with _unlogged(), ExitStack() as stack:
+        client = scheduler
+        if isinstance(scheduler, str | Path):
+            client = stack.enter_context(connect(str(scheduler), **(tls or {})))
+        stack.enter_context(_working(client))
+        _introduce(client, memory_limit, say)
+        yield False
+
+
+def _introduce(client: Any, memory_limit: int | None, say: Callable[[str], None]) -> None:
+    """Say where the cluster's dashboard is, and what of its workers a person may not expect."""
+    with suppress(KeyError):  # a scheduler without one
+        say(f"Dashboard: {client.dashboard_link}")
+    workers = client.scheduler_info()["workers"].values()
+    if not workers:
+        warnings.warn(
+            f"The scheduler at {address_of(client)} has no worker yet; the run waits.", stacklevel=2
+        )
+    elif memory_limit is not None:
+        warn_of_memory([worker["memory_limit"] for worker in workers], memory_limit)
+
+
+def warn_of_memory(workers: Sequence[int | None], memory_limit: int) -> None:
+    """Warn if workers may take more than a person allows: a limit is this process's, theirs are their own.
+
+    Parameters
+    ----------
+    workers : sequence of int or None
+        Each worker's limit in bytes; None or 0 is none.
+    memory_limit : int
+        Bytes.
+    """
+    limits = [limit for limit in workers if limit]
+    unlimited = len(workers) - len(limits)
+    if unlimited:
+        may_take = f"of the cluster's {len(workers)} workers {unlimited} may take any amount"
+    elif sum(limits) > memory_limit:
+        may_take = f"the cluster's {len(workers)} workers may take {format_bytes(sum(limits))} together"
     else:
-        with _working(scheduler):
-            yield False
+        return
+    warnings.warn(
+        f"memory_limit bounds this process to {format_bytes(memory_limit)}, and {may_take}: "
+        "start them with a memory limit of their own.",
+        stacklevel=2,
+    )
 
 
 @contextmanager
@@ -59,25 +120,53 @@ def _working(client: Any) -> Iterator[None]:
     from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
 
-    if not client.nthreads():
-        warnings.warn(f"The scheduler at {_address(client)} has no worker yet; the run waits.", stacklevel=2)
     # Workers under a nanny, Dask's default, have one BLAS thread each; so reductions here are the same too.
     with client.as_current(), dask.config.set(scheduler=client), threadpool_limits(1, "blas"):
         try:
             yield
-        except (CommClosedError, FutureCancelledError, KilledWorker) as error:
-            raise RunError(
-                f"The workers of {_address(client)} were lost ({type(error).__name__}): see their logs; "
-                "often memory was short. What is whole stays, the same run goes on from there."
-            ) from error
+        except KilledWorker as error:
+            lost = (
+                f"The workers of {address_of(client)} were lost (KilledWorker): see their logs; often memory"
+            )
+            raise RunError(f"{lost} was short. {GOES_ON}") from error
+        except (CommClosedError, FutureCancelledError) as error:
+            lost = f"The scheduler at {address_of(client)} was lost ({type(error).__name__}): see its log."
+            raise RunError(f"{lost} {GOES_ON}") from error
 
 
-def _address(client: Any) -> str:
-    return str(client.scheduler.address if client.scheduler else "the scheduler")
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep distributed from logging, with a traceback, the loss that is told in a sentence."""
+    with suppress(ImportError):  # it sets up its logs; that it lacks is told elsewhere
+        import distributed  # noqa: F401
+    logs = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    handlers = {handler for log in logs for handler in log.handlers}
+    for handler in handlers:
+        handler.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.name != "distributed.client" and not record.exc_info
+
+
+def address_of(scheduler: Any) -> str | None:
+    """The address of a scheduler, which may be given as a client; None without one."""
+    if scheduler is None or isinstance(scheduler, str | Path):
+        return None if scheduler is None else str(scheduler)
+    return str(scheduler.scheduler.address if scheduler.scheduler else "the scheduler")
 
 
 def connect(
-    address: str, *, ca_file: str | None = None, cert: str | None = None, key: str | None = None
+    address: str,
+    *,
+    ca_file: str | Path | None = None,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
 ) -> Any:
     """A client of a running scheduler.
 
@@ -85,7 +174,7 @@ def connect(
     ----------
     address : str
         ``tcp://host:8786``, or ``tls://host:8786`` with the files below.
-    ca_file, cert, key : str, optional
+    ca_file, cert, key : str or path, optional
         TLS: files with the certificates of the authority, and of this client with its key. All of them, or
         none: then those of dask's own configuration, if it has any.
 
@@ -103,27 +192,50 @@ def connect(
         from distributed import Client
     except ImportError:
         raise RequestError(f"A scheduler needs dask.distributed: {INSTALL}.") from None
-    security = _security(address, ca_file, cert, key)
+    given = {"ca_file": ca_file, "cert": cert, "key": key}
+    security = _security(address, {name: str(file) for name, file in given.items() if file is not None})
     _refuse_silence(address, security)
     return Client(address, security=security, timeout=PATIENCE, set_as_default=False)
 
 
-def _security(address: str, ca_file: str | None, cert: str | None, key: str | None) -> Any:
-    from distributed import Security
+def check_tls(address: str, files: Mapping[str, str], *, prefix: str = "") -> None:
+    """See that the files of a connection are there, all of them, and the address asks for them.
 
-    files = {"ca_file": ca_file, "cert": cert, "key": key}
-    if not any(files.values()):
-        return Security()
-    for name, file in files.items():
+    Parameters
+    ----------
+    address : str
+    files : mapping of str to str
+        ``ca_file``, ``cert``, ``key``; those that are not named are missing.
+    prefix : str
+        What goes before these names where a person writes them.
+
+    Raises
+    ------
+    RequestError
+    """
+    ca_file, cert, key = (f"{prefix}{name}" for name in TLS_FILES)
+    for name in TLS_FILES:
+        file = files.get(name)
         if file is None or not Path(file).is_file():
             what = "is missing" if file is None else f"is {file}, which is no file"
-            raise RequestError(f"TLS needs ca_file, cert and key, and {name} {what}: give it.")
+            raise RequestError(f"TLS needs {ca_file}, {cert} and {key}, and {prefix}{name} {what}: give it.")
     if not address.startswith("tls://"):
         raise RequestError(
-            f"ca_file, cert and key go with an address that begins with tls://, not {address}."
+            f"{ca_file}, {cert} and {key} go with an address that begins with tls://, not {address}."
         )
+
+
+def _security(address: str, files: Mapping[str, str]) -> Any:
+    from distributed import Security
+
+    if not files:
+        return Security()
+    check_tls(address, files)
     return Security(
-        tls_ca_file=str(ca_file), tls_client_cert=str(cert), tls_client_key=str(key), require_encryption=True
+        tls_ca_file=files["ca_file"],
+        tls_client_cert=files["cert"],
+        tls_client_key=files["key"],
+        require_encryption=True,
     )
 
 
@@ -132,12 +244,8 @@ def _refuse_silence(address: str, security: Any) -> None:
     try:
         with ThreadPoolExecutor(1) as elsewhere:  # a notebook's own event loop is at work here
             elsewhere.submit(asyncio.run, _knock(address, security)).result()
-    except (
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:  # what distributed makes of a wrong address
+    # What distributed makes of a wrong address:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise RequestError(
             f"No scheduler answers at {address} ({_reason(error)}); `dask scheduler` starts one, "
             "`dask worker ADDRESS` its workers. One with TLS needs tls://, ca_file, cert and key."

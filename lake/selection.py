@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lake.errors import RequestError
 from lake.names import Genes, resolve
-from lake.rows import Integers, Positions, by_donor
+from lake.rows import Integers, Positions, Request, by_donor
 
 if TYPE_CHECKING:  # loaded where they are used: one gene is asked for in less time than they load
     import pandas as pd
@@ -203,6 +203,11 @@ class Selection:
 
     # ---- values ----
 
+    @property
+    def _matrices(self) -> tuple[str, ...]:
+        """What can be read: the mean of calls is none."""
+        return ("expression", "detected") if self.choice is None else ("expression",)
+
     def read(self, name: str = "expression", start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Values of a range of the probes (or genes), read from the store.
 
@@ -217,9 +222,16 @@ class Selection:
 
         Raises
         ------
+        RequestError
+            If there is no such matrix; of genes, calls have none.
         StoreError
             If a file is missing or damaged.
         """
+        if name not in self._matrices:
+            raise RequestError(
+                f"{name!r} is unknown; choose one of {', '.join(self._matrices)}"
+                + (", or detected before per_gene." if self.choice is not None else ".")
+            )
         stop = self.shape[0] if stop is None else min(stop, self.shape[0])
         values = np.empty((stop - start, len(self.columns)), dtype=bool if name == "detected" else np.float64)
         size = ROWS_AT_ONCE if len(self.columns) <= FEW_SAMPLES else BLOCK
@@ -229,14 +241,20 @@ class Selection:
         return values
 
     def _read_into(self, values: NDArray[Any], name: str, start: int, stop: int) -> None:
+        starts = None if self.choice is None else self.choice.starts[start : stop + 1]
         requests = [
-            (self.store.manifest.donors[donor].group, self._rows_of(donor, start, stop), positions)
-            for donor, (_, positions) in self.parts.items()
+            Request(
+                self.store.manifest.donors[donor].group,
+                self._rows_of(donor, start, stop),
+                positions,
+                values[:, places] if starts is None and isinstance(places, slice) else None,
+            )
+            for donor, (places, positions) in self.parts.items()
         ]
         found = self.store.rows.read(name, requests)
-        starts = None if self.choice is None else self.choice.starts[start : stop + 1]
-        for (places, _), part in zip(self.parts.values(), found, strict=True):
-            values[:, places] = part if starts is None else _means(part, starts)
+        for (places, _), request, part in zip(self.parts.values(), requests, found, strict=True):
+            if request.into is None:
+                values[:, places] = part if starts is None else _means(part, starts)
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, Floats]]:
         """All expression, some probes (or genes) at a time, to be worked on in bounded memory.
@@ -274,8 +292,7 @@ class Selection:
         coordinates |= {name: ("sample", column.to_numpy()) for name, column in self.samples.items()}
         if self.choice is not None:
             coordinates["gene"] = ("gene", self.probes["gene_symbol"].to_numpy())
-        names = ("expression",) if self.choice is not None else ("expression", "detected")
-        variables = {name: ((self.dim, "sample"), self.read(name)) for name in names}
+        variables = {name: ((self.dim, "sample"), self.read(name)) for name in self._matrices}
         return xr.Dataset(variables, coordinates, self.provenance())
 
     def to_dataframe(self, rows: Axis = "sample") -> "pd.DataFrame":
@@ -341,7 +358,7 @@ def everything(store: "Lake") -> Selection:
 
 def named(genes: Genes) -> str:
     """Genes as a question names them: the first few."""
-    names = [str(genes)] if isinstance(genes, str | int) else [str(gene) for gene in genes]
+    names = [str(genes)] if isinstance(genes, str | int | np.integer) else [str(gene) for gene in genes]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -12,7 +12,7 @@ from transforms.workflow import Source
 def source_of(store: Lake) -> Source:
     """The microarray of all donors, its labels, and RNA-seq for what asks for it; nothing is read."""
     return Source(
-        store.microarray(),
+        store.unlabelled(),
         store.probes,
         store.samples,
         store.ontology,

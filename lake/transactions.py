@@ -19,7 +19,7 @@ import filelock
 from ingest.sources import DonorFiles
 from lake.donor_tables import COMMON_TABLES
 from lake.errors import RequestError, StoreError
-from lake.manifest import WORK_IN_PROGRESS, DonorEntry, Manifest, metadata_digest, sync
+from lake.manifest import WORK_IN_PROGRESS, DonorEntry, Manifest, metadata_digest, sync, sync_tree
 from lake.store import Lake
 
 LOG = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def is_present(files: DonorFiles, before: DonorEntry | None, replace: bool, what
 
 
 def put_in_place(store: Path, staged: Path, kind: What, donor: str) -> tuple[str, str]:
-    """Move what was written aside to where the manifest will name it.
+    """Move what was written aside to where the manifest will name it, when it is on the disk.
 
     Returns
     -------
@@ -148,6 +148,7 @@ def put_in_place(store: Path, staged: Path, kind: What, donor: str) -> tuple[str
         Its `metadata_digest`.
     """
     digest = metadata_digest(staged, staged.rglob("zarr.json"))
+    sync_tree(staged)
     first = f"{kind}/{donor}"
     names = itertools.chain([first], (f"{first}.{generation}" for generation in itertools.count(2)))
     group = next(name for name in names if not (store / name).exists())

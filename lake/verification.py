@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lake.arrays import missing_shards, open_matrix, read_table
 from lake.donor_tables import COMMON_TABLES, common_metadata
-from lake.errors import DamageError
+from lake.errors import DamageError, RequestError
 from lake.layout import (
     MATRICES,
     RNASEQ_GENES,
@@ -56,7 +56,14 @@ def verify(store: Lake, *, progress: Progress | None = None) -> list[Damage]:
     -------
     list of Damage
         Empty if the store is whole.
+
+    Raises
+    ------
+    RequestError
+        If the store is not on a disk of this machine.
     """
+    if "://" in store.path:
+        raise RequestError(f"{store.path} is not on a disk of this machine: copy it to one to verify it.")
     root = zarr.open_group(store.path, mode="r", zarr_format=3, use_consolidated=False)
     found = [*_check_tables(root, store), *_check_metadata(store)]
     for donor in store.donors:

@@ -23,12 +23,14 @@ class Cluster:
     Attributes
     ----------
     address : str
+    scheduler : subprocess.Popen
     workers : list of subprocess.Popen
     start_worker : callable
         One more.
     """
 
     address: str
+    scheduler: "subprocess.Popen[bytes]"
     folder: Path
     options: tuple[str, ...]
     environment: Mapping[str, str]
@@ -69,7 +71,7 @@ def cluster(
     where = ["--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(told)]
     with ExitStack() as processes:
         scheduler = processes.enter_context(_running([*command, *where, *options], folder, environment))
-        made = Cluster(_address(told, scheduler), folder, options, environment, processes)
+        made = Cluster(_address(told, scheduler), scheduler, folder, options, environment, processes)
         for _ in range(workers):
             made.start_worker()
         with lake.connect(made.address, **(tls_files(tls) if tls else {})) as client:

@@ -4,19 +4,23 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 
 from ingest.sources import MICROARRAY_FILES
+from lake.ingestion import ingest_directory
 from transforms.atlas import Atlas
 
 DONORS = ("9861", "10021", "12876")
+METADATA = Path(__file__).parents[1].parent / "shared" / "ahba-metadata"
+needs_metadata = pytest.mark.skipif(not METADATA.is_dir(), reason="the true AHBA metadata are not here")
 
 
 def donor_folder(directory: Path, donor: str) -> Path:
@@ -37,6 +41,17 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
+@contextmanager
+def damaged(path: Path, damage: Callable[[Path], object]) -> Iterator[None]:
+    """Damage a file for a while."""
+    original = path.read_bytes()
+    damage(path)
+    try:
+        yield
+    finally:
+        path.write_bytes(original)
+
+
 def lines_changed(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
     """Change a file's lines; each comes with its end."""
     rewrite(path, lambda data: b"".join(change(data.splitlines(keepends=True))))
@@ -54,13 +69,20 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def zip_donor(folder: Path, archive: Path) -> None:
+def zip_donor(folder: Path, archive: Path, names: Sequence[str] = MICROARRAY_FILES) -> None:
     """Put a donor's files into a zip as they are published: without a folder."""
     import zipfile
 
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
-        for name in MICROARRAY_FILES:
+        for name in names:
             target.write(folder / name, name)
+
+
+def store_beside(files: Path, name: str = "ahba.zarr", **chosen: Any) -> Path:
+    """Make a store of the files of a directory, next to it."""
+    path = files.with_name(name)
+    ingest_directory(files, path, **chosen)
+    return path
 
 
 def octants(name: str = "octants", *, first: int = 1) -> Atlas:
@@ -105,3 +127,17 @@ def called(*arguments: object) -> subprocess.CompletedProcess[str]:
         with redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as stop:
             lake.cli.main()
     return subprocess.CompletedProcess(words, int(stop.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def works(*arguments: object) -> str:
+    """What the command prints, which ends well."""
+    done = called(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fits(text: str) -> None:
+    """Tables are no wider than a narrow terminal; sentences wrap by themselves."""
+    rows = [line for line in text.splitlines() if line.startswith(" ")]
+    assert rows
+    assert max(map(len, rows)) <= 80

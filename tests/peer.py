@@ -341,9 +341,12 @@ def assert_same(ours: Outcome, theirs: Outcome, *, rtol: float = 1e-8, atol: flo
     _same_names("donors", [str(donor) for donor in ours.counts.columns], list(theirs.counts.columns))
     np.testing.assert_array_equal(ours.counts.to_numpy(), theirs.counts.to_numpy(), err_msg="counts")
     for donor, chosen in theirs.chosen.items():
-        _same_choices(donor, ours.chosen[donor], chosen)
+        names = f"genes with a probe (donor {donor})"
+        _same_values(names, f"probes chosen otherwise (donor {donor})", ours.chosen[donor], chosen)
     for donor in sorted(ours.labels.keys() & theirs.labels.keys()):  # the recording has none
-        _same_labels(donor, ours.labels[donor], theirs.labels[donor])
+        names = f"samples kept (donor {donor})"
+        kept = ours.labels[donor], theirs.labels[donor]
+        _same_values(names, f"samples in another region (donor {donor})", *kept)
     our_values = ours.expression[list(theirs.expression.columns)].to_numpy()
     their_values = theirs.expression.to_numpy()
     np.testing.assert_allclose(our_values, their_values, rtol=rtol, atol=atol, err_msg="expression")
@@ -360,22 +363,13 @@ def _same_names(what: str, ours: list[Any], theirs: list[Any]) -> None:
     )
 
 
-def _same_choices(donor: str, ours: pd.Series, theirs: pd.Series) -> None:
-    _same_names(f"genes with a probe (donor {donor})", list(ours.index), list(theirs.index))
+def _same_values(names: str, differing: str, ours: pd.Series, theirs: pd.Series) -> None:
+    _same_names(names, list(ours.index), list(theirs.index))
     differ = ours.to_numpy() != theirs.to_numpy()
     if differ.any():
         rows = zip(theirs.index[differ], ours[differ], theirs[differ], strict=True)
-        shown = "; ".join(f"{gene}: {our} for {their}" for gene, our, their in list(rows)[:10])
-        raise AssertionError(f"{differ.sum()} probes chosen otherwise (donor {donor}): {shown}")
-
-
-def _same_labels(donor: str, ours: pd.Series, theirs: pd.Series) -> None:
-    _same_names(f"samples kept (donor {donor})", list(ours.index), list(theirs.index))
-    differ = ours.to_numpy() != theirs.to_numpy()
-    if differ.any():
-        rows = zip(theirs.index[differ], ours[differ], theirs[differ], strict=True)
-        shown = "; ".join(f"well {well}: {our} for {their}" for well, our, their in list(rows)[:10])
-        raise AssertionError(f"{differ.sum()} samples in another region (donor {donor}): {shown}")
+        shown = "; ".join(f"{name}: {our} for {their}" for name, our, their in list(rows)[:10])
+        raise AssertionError(f"{differ.sum()} {differing}: {shown}")
 
 
 def largest_relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:

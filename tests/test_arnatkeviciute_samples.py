@@ -1,7 +1,6 @@
 """AHBAprocessing's samples and probes: slabs, sides and parts, variance filter, a person's own annotation."""
 
 import json
-from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -15,6 +14,7 @@ from ingest.errors import InputError
 from ingest.reannotations import read_reannotation
 from ingest.sources import SourceFile
 from ingest.tables import read_ontology, read_samples
+from tests.helpers import METADATA, needs_metadata
 from transforms.errors import ChoiceError
 from transforms.probes import (
     annotate_probes,
@@ -26,9 +26,7 @@ from transforms.probes import (
 from transforms.reannotation import Reannotation
 from transforms.samples import DIVISIONS, divide_samples, drop_slabs, prepare_samples
 
-METADATA = Path(__file__).parents[1].parent / "shared" / "ahba-metadata"
 DONORS = ["9861", "10021", "12876", "14380", "15496", "15697"]
-needs_metadata = pytest.mark.skipif(not METADATA.exists(), reason="the true metadata are not here")
 
 
 # Slabs, sides and parts on the true metadata ----------------------------------------------------------------

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections import Counter
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -14,15 +13,15 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from ingest.reference import corrected_coordinates
-from lake.catalogue import load_atlas
+from tests.helpers import METADATA, needs_metadata
 from transforms.assign import MATCHINGS, ON_SURFACES, _voxels_within, assign
 from transforms.atlas import Atlas
 from transforms.errors import AtlasError, ChoiceError
 
-METADATA = Path(__file__).parents[1].parent / "shared" / "ahba-metadata"
 DONORS = ("9861", "10021", "12876", "14380", "15496", "15697")
 STRUCTURES = ("cortex", "subcortex/brainstem", "cerebellum")
 TRIANGLE = np.array([[0, 1, 2]])
+MANY = settings(max_examples=2 * settings.default.max_examples, deadline=None)
 
 
 def table(points, hemisphere="L", structure="cortex"):
@@ -167,7 +166,7 @@ tolerances = st.sampled_from([0, 1, 2, 3, 2.5, -2, 0.4])
 
 
 @given(worlds(), tolerances)
-@settings(max_examples=200, deadline=None)
+@MANY
 def test_abagen_matches_the_rule_done_by_hand(world, tolerance):
     atlas, samples = world
     labels = assign(samples, atlas, tolerance=tolerance)
@@ -176,7 +175,7 @@ def test_abagen_matches_the_rule_done_by_hand(world, tolerance):
 
 
 @given(worlds(steps=(1.0, 2.0, 1.5)), tolerances)
-@settings(max_examples=200, deadline=None)
+@MANY
 def test_nearest_matches_the_rule_done_by_hand(world, tolerance):
     atlas, samples = world
     labels = assign(samples, atlas, tolerance=tolerance, matching="nearest")
@@ -212,7 +211,7 @@ def test_nearest_does_not_depend_on_how_the_file_is_oriented(shear, tolerance):
 
 
 @given(worlds(), tolerances, st.sampled_from(list(orientations())))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_nearest_is_invariant_for_any_small_world(world, tolerance, orientation):
     atlas, samples = world
     data = np.zeros(atlas.shape, dtype=np.int32)
@@ -392,7 +391,7 @@ def surface_by_hand(samples, atlas, tolerance):
     st.none() | infos(),
     st.sampled_from(ON_SURFACES),
 )
-@settings(max_examples=200, deadline=None)
+@MANY
 def test_surfaces_match_the_rule_done_by_hand(seed, n_samples, tolerance, info, matching):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 5, 30)
@@ -415,11 +414,6 @@ def test_a_surface_takes_large_tolerances():
 # ---- the real atlas ----
 
 
-@pytest.fixture(scope="module")
-def desikan():
-    return load_atlas("abagen:dk")
-
-
 def all_samples():
     """The 3,702 corrected coordinates; side and structure from plain geometry."""
     places = corrected_coordinates().to_numpy(dtype=float)
@@ -433,8 +427,8 @@ def all_samples():
 @pytest.mark.slow
 @pytest.mark.parametrize("with_info", [True, False])
 @pytest.mark.parametrize("tolerance", [0, 2, 3])
-def test_desikan_killiany_matches_the_rule_done_by_hand(desikan, with_info, tolerance):
-    atlas = desikan if with_info else desikan.without_info()
+def test_desikan_killiany_matches_the_rule_done_by_hand(dk, with_info, tolerance):
+    atlas = dk if with_info else dk.without_info()
     tree = cKDTree(atlas.coordinates)
     samples = all_samples()
     labels = assign(samples, atlas, tolerance=tolerance)
@@ -443,12 +437,11 @@ def test_desikan_killiany_matches_the_rule_done_by_hand(desikan, with_info, tole
 
 
 @pytest.mark.parametrize("tolerance", [-3, 0, 2])
-def test_desikan_killiany_surface_matches_the_rule_done_by_hand(tolerance):
-    atlas = load_atlas("abagen:dk-surface")
+def test_desikan_killiany_surface_matches_the_rule_done_by_hand(dk_surface, tolerance):
     samples = all_samples().iloc[::20]
-    expected = surface_by_hand(samples, atlas, tolerance)
+    expected = surface_by_hand(samples, dk_surface, tolerance)
     assert 0 < np.count_nonzero(expected) < len(expected)
-    assert assign(samples, atlas, tolerance=tolerance).tolist() == expected.tolist()
+    assert assign(samples, dk_surface, tolerance=tolerance).tolist() == expected.tolist()
 
 
 def true_samples():
@@ -462,11 +455,11 @@ def true_samples():
     return table(places[kept], side[kept])
 
 
-@pytest.mark.skipif(not METADATA.is_dir(), reason="the true AHBA metadata are not on this machine")
-def test_moving_down_to_the_grid_changes_400_labels(desikan):
+@needs_metadata
+def test_moving_down_to_the_grid_changes_400_labels(dk):
     samples = true_samples()
     assert len(samples) == 3466
-    atlas = desikan.without_info()
+    atlas = dk.without_info()
     moved = assign(samples, atlas, tolerance=0)
     contained = assign(samples, atlas, tolerance=0, matching="nearest")
     assert np.count_nonzero(moved) == 2017  # counted with abagen 0.1.3

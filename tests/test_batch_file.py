@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lake
-from lake.batch_file import AtlasRequest, Batch, read_batch
+from lake.batch import Batch
+from lake.batch_file import AtlasRequest, read_batch
 from lake.errors import RequestError
 from lake.grids import Grid, grid
 from lake.reductions import reduction
@@ -60,7 +61,7 @@ def test_paths_are_sought_from_the_file(
     monkeypatch.chdir(tmp_path / "elsewhere")
     batch = read_batch("../BATCH.toml")
     (request,) = batch.atlases
-    loaded = request.load()
+    loaded = request()
     assert loaded.name == "eight"
     assert loaded.fingerprint == octants().fingerprint
     assert Path(batch.store).resolve() == tmp_path / "s"
@@ -232,8 +233,28 @@ def test_resources(read: Reader) -> None:
     assert read("donor_tables = true").donor_tables
 
 
+def test_files_of_a_connection_are_sought_from_the_file(read: Reader, tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    for name in ("ca.pem", "me.pem", "key.pem"):
+        (tmp_path / "tls" / name).touch()
+    batch = read(
+        """
+        [resources]
+        scheduler = "tls://10.0.0.1:8786"
+        tls_ca_file = "tls/ca.pem"
+        tls_cert = "tls/me.pem"
+        tls_key = "tls/key.pem"
+        """
+    )
+    folder = tmp_path / "tls"
+    assert batch.tls == {
+        "ca_file": f"{folder}/ca.pem", "cert": f"{folder}/me.pem", "key": f"{folder}/key.pem"
+    }  # fmt: skip
+
+
 # What is wrong ----------------------------------------------------------------------------------------------
 
+TLS = ("tls_ca_file", "tls_cert", "tls_key")
 WRONG: list[tuple[str, str]] = [
     ("pipelines = 3", "pipelines: a list of one or more is needed, not 3"),
     ("pipelines = []", r"pipelines: a list of one or more is needed, not \[\]"),
@@ -262,7 +283,7 @@ WRONG: list[tuple[str, str]] = [
     ("[reduce]\ngene_modules = { modules = 3 }", r"reduce\.gene_modules\.modules: text is needed, not 3"),
     ("[reduce.'../x']\nreduction = 'shape'", r"'\.\./x' cannot name a reduction"),
     ("[reduce]\nkeep_tables = 'no'", r"reduce\.keep_tables: true or false is needed, not 'no'"),
-    ("[reduce]\nkeep_tables = false", r"reduce\.keep_tables: nothing would be written"),
+    ("[reduce]\nkeep_tables = false", "reduce: keep_tables=False keeps nothing without"),
     ("[resources]\nworkers = 0", r"resources\.workers: a whole number from 1 on is needed, not 0"),
     ("[resources]\nworkers = true", r"resources\.workers: a whole number from 1 on is needed, not True"),
     ("[resources]\nmemory_limit = '1 parsec'", r"resources\.memory_limit: an amount of memory, such as"),
@@ -271,6 +292,18 @@ WRONG: list[tuple[str, str]] = [
     ("[resources]\nmemory_limit = 1.5", r"resources\.memory_limit: an amount of memory"),
     ("[resources]\nmemory_limit = 'infGB'", r"resources\.memory_limit: an amount of memory"),
     ("[resources]\nscheduler = ''", r"resources\.scheduler: text is needed, not ''"),
+    ("[resources]\ntls_ca_file = 'no.pem'", r"resources\.tls_ca_file: a file is needed, not 'no\.pem'"),
+    ("[resources]\ntls_cert = 3", r"resources\.tls_cert: text is needed, not 3"),
+    ("[resources]\ntls_key = 's3://x'", r"resources\.tls_key: a path on this machine is needed"),
+    ("[resources]\ntls_key = 'BATCH.toml'", "resources: tls_.* and tls_key go with a scheduler at tls://"),
+    (
+        "[resources]\nscheduler = 'tls://h:1'\ntls_key = 'BATCH.toml'",
+        "resources: TLS needs tls_ca_file, tls_cert and tls_key, and tls_ca_file is missing",
+    ),
+    (
+        "resources = { scheduler = 'tcp://h', " + ", ".join(f"{name} = 'BATCH.toml'" for name in TLS) + " }",
+        "resources: .* go with an address that begins with tls://, not tcp://h",
+    ),
     ("[resources]\nworker = 2", r"there is no key 'resources\.worker'; did you mean 'workers'"),
     ("donor_tables = 1", "donor_tables: true or false is needed, not 1"),
     ("atlas = 'x'", "there is no key 'atlas'; did you mean 'atlases'"),
@@ -388,7 +421,7 @@ def test_the_page_shows_files_that_are_read(tmp_path: Path) -> None:
     )
     (tmp_path / "t1w_t2w.csv").write_text("region,value\n1,2\n")
     shown = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "batches.md").read_text(), flags=re.DOTALL)
-    whole, gridded, reduced, running = shown
+    whole, gridded, reduced, running, certified = shown
     (tmp_path / "BATCH.toml").write_text(whole)
     batch = read_batch(tmp_path / "BATCH.toml")
     assert len(batch.atlases) == 3
@@ -397,6 +430,9 @@ def test_the_page_shows_files_that_are_read(tmp_path: Path) -> None:
     assert [made.name for made in read_batch(tmp_path / "BATCH.toml").reduce] == ["cge_distance", "shape"]
     (tmp_path / "BATCH.toml").write_text(NEEDED + gridded)
     assert len(read_batch(tmp_path / "BATCH.toml").pipelines) == 6
+    (tmp_path / "BATCH.toml").write_text(NEEDED + certified)
+    with pytest.raises(RequestError, match=r"resources\.tls_ca_file: a file is needed, not 'ca\.pem'"):
+        read_batch(tmp_path / "BATCH.toml")
     without_function = reduced[: reduced.index("[reduce.mine]")]
     (tmp_path / "BATCH.toml").write_text(NEEDED + without_function)
     assert [made.name for made in read_batch(tmp_path / "BATCH.toml").reduce] == [

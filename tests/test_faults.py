@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import lake
 from ingest.simulate import simulate
 from lake.errors import RequestError
 from lake.ingestion import ingest_directory
+from lake.journal import read_journal
 from lake.runs import run
 from lake.tables import Unit
 from tests.clusters import Cluster, cluster
@@ -149,6 +151,38 @@ def test_killed_workers_are_done_without(
     assert tree(tmp_path / "there") == tree(tmp_path / "threads")
 
 
+@pytest.mark.slow
+def test_a_killed_scheduler_ends_the_run_and_the_next_does_what_is_missing(
+    batch: Callable[..., Path], undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """With another scheduler, and the workers that it finds."""
+    out = tmp_path / "tables"
+    command = ["run", batch(out, memory="1TB"), "--quiet", "--scheduler"]
+    with cluster(made_folder(tmp_path / "first")) as lost:
+        process = subprocess.Popen(
+            command_line(*command, lost.address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and not list(out.glob("units/*/*.json")):
+            time.sleep(0.01)
+        end(lost.scheduler)
+        done = subprocess.CompletedProcess(process.args, process.wait(), *process.communicate())
+    assert_failed_in_one_sentence(done, f"The scheduler at {lost.address} was lost (")
+    assert_nothing_is_half(out, undisturbed)
+    there = {record: record.stat().st_mtime_ns for record in out.glob("units/*/*.json")}
+    assert 0 < len(there) < 16
+    with cluster(made_folder(tmp_path / "second")) as found:
+        again = ahba(*command, found.address)
+    assert again.returncode == 0, again.stderr
+    assert read_journal(out)["units"] == {"present": len(there), "written": 16 - len(there)}
+    assert {record: record.stat().st_mtime_ns for record in there} == there
+    assert tree(out) == undisturbed
+
+
+def made_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def end(process: "subprocess.Popen[bytes]") -> int:
     process.kill()
     return process.wait()
@@ -215,19 +249,20 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("share", "memory"), [(0.5, LEAST_MEMORY), (0.3, "8GB"), (0.9, "8GB")])
 def test_a_full_disk_ends_the_run_and_the_next_completes_it(
-    share: float, batch: Callable[..., Path], undisturbed: dict[str, bytes], tmp_path: Path
+    share: float, memory: str, batch: Callable[..., Path], undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     pages = sum(-(-len(content) // 4096) * 4096 for content in undisturbed.values())
     with small_disk(tmp_path / "disk", int(share * pages)) as disk:
         out = disk / "tables"
-        done = ahba("run", batch(out), "--quiet")
+        done = ahba("run", batch(out, memory=memory), "--quiet")
         assert_failed_in_one_sentence(done, f"No space left on device: {out}/")
         assert_nothing_is_half(out, undisturbed)
         assert not list(out.glob("**/.*"))
-        roomy = tmp_path / "tables"
-        shutil.copytree(out, roomy)
+        assert out.exists() is (memory != LEAST_MEMORY)  # scratch alone fills it, and is gone
+        shutil.copytree(disk, tmp_path / "roomy")
+    roomy = tmp_path / "roomy" / "tables"
     assert ahba("run", batch(roomy), "--quiet").returncode == 0
     assert tree(roomy) == undisturbed
 

@@ -16,7 +16,7 @@ from lake.errors import StoreError
 from lake.ingestion import ingest_directory
 from lake.tables import read_expression
 from lake.verification import verify
-from tests.helpers import ahba, command_line, tree
+from tests.helpers import ahba, command_line, store_beside, tree
 
 KILLS = 14
 DONORS = ("9861", "10021", "12876", "14380")
@@ -25,16 +25,14 @@ DONORS = ("9861", "10021", "12876", "14380")
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four donors that take long enough for a kill to fall anywhere."""
-    directory = tmp_path_factory.mktemp("killed")
+    directory = tmp_path_factory.mktemp("killed") / "published"
     simulate(directory, probes=1500, donors=DONORS, samples_scale=0.3)
     return directory
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("undisturbed") / "store.zarr"
-    ingest_directory(source, store)
-    return store
+def undisturbed(source: Path) -> Path:
+    return store_beside(source)
 
 
 def killed_at_random(
@@ -136,13 +134,13 @@ def test_a_killed_run_goes_on(seed: int, undisturbed: Path, atlas_file: Path, tm
     assert tree(out) == tree(expected)
 
 
-def test_a_reader_sees_the_old_snapshot_until_the_commit(source: Path, tmp_path: Path) -> None:
+def test_a_reader_sees_the_old_snapshot_until_the_commit(published: Path, tmp_path: Path) -> None:
     """From another process, while an ingest is at work."""
     store = tmp_path / "store.zarr"
-    ingest_directory(source, store, donors=[DONORS[0]])
+    ingest_directory(published, store, donors=[DONORS[0]])
     first, seen = lake.open(store).snapshot, set()
     process = subprocess.Popen(
-        command_line("ingest", source, "--store", store, "--donors", DONORS[1], "--quiet"),
+        command_line("ingest", published, "--store", store, "--donors", DONORS[1], "--quiet"),
         stdout=subprocess.DEVNULL,
     )
     while process.poll() is None:

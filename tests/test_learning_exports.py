@@ -69,7 +69,9 @@ def test_regions_have_no_donors(tables: Path) -> None:
 # ---------------------------------------------------------------- AnnData
 
 
-def test_anndata(small_lake: lake.Lake, atlas: Atlas, tmp_path: Path) -> None:
+def test_anndata_holds_the_chosen_genes_of_every_sample(
+    small_lake: lake.Lake, atlas: Atlas, tmp_path: Path
+) -> None:
     anndata = pytest.importorskip("anndata", reason="anndata is an extra; `make test` installs it")
     pipeline = lake.Pipeline(probe_selection="max_intensity")
     found = lake.to_anndata(small_lake, pipeline=pipeline, regions=atlas, dtype="float64")
@@ -89,7 +91,7 @@ def test_anndata(small_lake: lake.Lake, atlas: Atlas, tmp_path: Path) -> None:
     assert again.obs["structure_name"].tolist() == small_lake.samples["structure_name"].tolist()
 
 
-def test_anndata_of_regions(tables: Path) -> None:
+def test_anndata_of_tables_has_a_row_a_region(tables: Path) -> None:
     pytest.importorskip("anndata", reason="anndata is an extra; `make test` installs it")
     found = lake.to_anndata(tables, atlas="octants", donor_tables=True)
     assert found.obs_names[0] == f"{found.obs['donor'].iloc[0]}-{found.obs['region'].iloc[0]}"

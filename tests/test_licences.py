@@ -7,7 +7,7 @@ import pytest
 
 from lake.catalogue import Entry, atlases
 from lake.catalogue_entries import NOT_STATED, files_of
-from tests.test_queries_commands import works
+from tests.helpers import works
 
 ENTRIES = {entry.name: entry for entry in atlases()}
 NAMES = {  # how packages' metadata name a licence -> how the catalogue does

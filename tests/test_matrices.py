@@ -1,5 +1,7 @@
 """The large matrices: every number to the last bit, every fault with its place, no store touched."""
 
+import hashlib
+import itertools
 import math
 import random
 import re
@@ -18,6 +20,7 @@ import ingest.matrices
 from ingest import matrix_faults, matrix_lines
 from ingest.errors import InputError
 from ingest.matrices import Matrix
+from ingest.matrix_text import IrregularError, parse_numbers
 from ingest.sources import SourceFile
 from lake.ingestion import ingest_directory
 from tests.helpers import donor_folder, read_matrix, read_rows, rewrite, tree, zip_donor
@@ -38,7 +41,7 @@ def parsed(path: Path, kind: str, probe_ids: list[int], n_samples: int) -> dict[
     with opened(path, kind, probe_ids, n_samples) as matrix:
         values = matrix.read(0, len(probe_ids))
         assert matrix.size == path.stat().st_size
-        assert matrix.sha256() == SourceFile(path).sha256()
+        assert matrix.lines.sha256 == SourceFile(path).sha256()
         matrix.refuse_change()
     return dict(zip(probe_ids, values.tolist(), strict=True))
 
@@ -130,6 +133,30 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(
             matrix.refuse_change()
 
 
+@given(
+    data=st.binary(max_size=200) | st.text("12,\r\n", max_size=200).map(str.encode), block=st.integers(1, 70)
+)
+def test_lines_are_found_wherever_blocks_end(
+    data: bytes, block: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "x.csv"
+    path.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as stream:
+        patch.setattr(matrix_lines, "BLOCK", block)
+        found = matrix_lines.find_lines(stream.fileno(), len(data))
+    expected = data.split(b"\n")[:-1]
+    assert [data[a:b] for a, b in zip(found.starts, found.stops, strict=True)] == [
+        line.removesuffix(b"\r") for line in expected
+    ]
+    heads = [re.match(rb"(\d{1,15}),", line) for line in expected]
+    assert found.probe_ids.tolist() == [int(head[1]) if head else -1 for head in heads]
+    for line, head, value in zip(found.starts, heads, found.values, strict=True):
+        assert head is None or value == line + head.end()
+    assert found.end == sum(map(len, expected)) + len(expected)
+    assert found.longest == max((len(line.removesuffix(b"\r")) for line in expected), default=0)
+    assert found.sha256 == hashlib.sha256(data).hexdigest()
+
+
 # ---------------------------------------------------------------- numbers
 
 
@@ -182,6 +209,24 @@ def test_what_is_accepted_is_pythons_float_and_the_rest_is_named(
         assert math.isfinite(found[1][1])
         assert exact(found[1][1]) == exact(float(text))
     assert not refused or re.search("line 1, column 3: .*(finite number|too large)", refused)
+
+
+def test_what_parses_is_what_is_not_named_as_a_fault() -> None:
+    """All short texts, beside a number that has a decimal point and one that has not."""
+    for beside in (b"2.25", b"2"):
+        for cells in itertools.chain.from_iterable(
+            itertools.product(b"10.+-e ", repeat=n) for n in range(1, 5)
+        ):
+            cell = bytes(cells)
+            text = np.frombuffer(bytearray(beside + b"," + cell + b","), np.uint8)
+            values = np.empty((1, 2))
+            try:
+                parse_numbers(text, np.array([len(text) - 1]), values)
+            except IrregularError:
+                assert matrix_faults.CELL_PROBLEMS["expression"](cell), cell
+            else:
+                assert not matrix_faults.CELL_PROBLEMS["expression"](cell), cell
+                assert exact(values[0, 1]) == exact(float(cell))
 
 
 @given(
@@ -495,3 +540,18 @@ def test_an_endless_line_is_not_read_into_memory(
     path.write_bytes(b"1," + b"7" * (1 << 20))
     with pytest.raises(InputError, match=r"line 1: longer than .* not a published matrix"):
         parsed(path, "expression", probe_ids, N_SAMPLES)
+
+
+def test_a_table_of_very_many_lines_is_not_read_into_memory(
+    tmp_path: Path, probe_ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as all values one below the other."""
+    monkeypatch.setattr(matrix_lines, "MOST_LINES", 500)
+    monkeypatch.setattr(matrix_lines, "BLOCK", 1 << 12)
+    path = tmp_path / E
+    path.write_bytes(b"".join(b"%d,%d,2.5\n" % (probe, well) for probe in probe_ids for well in range(100)))
+    with path.open("rb") as stream:
+        assert 500 <= len(matrix_lines.find_lines(stream.fileno(), path.stat().st_size)) < 1000
+    with pytest.raises(InputError, match="line 1: 3 fields, expected 37") as caught:
+        parsed(path, "expression", probe_ids, N_SAMPLES)
+    assert "and more" in str(caught.value)

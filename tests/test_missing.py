@@ -69,6 +69,7 @@ def random_surface(rng: np.random.Generator, *, with_info: bool) -> Atlas:
     return atlas if with_info else atlas.without_info()
 
 
+FEW = settings(max_examples=settings.default.max_examples // 6)
 ATLASES = {"volume": random_volume, "surface": random_surface}
 
 
@@ -172,7 +173,7 @@ def assert_same(ours: dict[int, np.ndarray], expected: dict[int, np.ndarray], rt
 @pytest.mark.parametrize("with_info", [True, False])
 @pytest.mark.parametrize("kind", ATLASES)
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=15, deadline=None)
+@FEW
 def test_centroids_are_the_plain_ones(kind: str, with_info: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     atlas = ATLASES[kind](rng, with_info=with_info)
@@ -186,7 +187,7 @@ def test_centroids_are_the_plain_ones(kind: str, with_info: bool, seed: int) -> 
 @pytest.mark.parametrize("with_info", [True, False])
 @pytest.mark.parametrize("kind", ATLASES)
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=15, deadline=None)
+@FEW
 def test_interpolation_is_the_plain_one(kind: str, with_info: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     sites = random_sites(rng, ATLASES[kind](rng, with_info=with_info), 9)
@@ -197,7 +198,7 @@ def test_interpolation_is_the_plain_one(kind: str, with_info: bool, seed: int) -
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=15, deadline=None)
+@FEW
 def test_weights_are_a_mean(seed: int) -> None:
     rng = np.random.default_rng(seed)
     atlas = random_volume(rng, with_info=True)

@@ -4,7 +4,6 @@ Tables made with them equal the real abagen's: tests/test_parity_choices.py.
 """
 
 import gzip
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,8 @@ from lake.catalogue import load_native
 from lake.geometry import read_geometry
 from lake.runs import load_any, tables_for
 from tests import peer
-from tests.helpers import ahba
+from tests.atlases import refused
+from tests.helpers import called
 from tests.native_surfaces import (
     ANNOTATIONS,
     LABELS,
@@ -46,7 +46,6 @@ from tests.native_surfaces import (
 )
 from transforms.atlas import Atlas
 from transforms.atlas_set import AtlasSet, place_in_native_space
-from transforms.errors import AtlasError
 
 VOXEL = ["mri_voxel_x", "mri_voxel_y", "mri_voxel_z"]
 
@@ -68,10 +67,6 @@ def own(folder: Path, **options: str) -> AtlasSet:
     loaded = load_any(spec_of(folder, **options))
     assert isinstance(loaded, AtlasSet)
     return loaded
-
-
-def refused(sentence: str) -> "pytest.RaisesExc[AtlasError]":
-    return pytest.raises(AtlasError, match=re.escape(sentence))
 
 
 # ---------------------------------------------------------------- where things lie
@@ -344,7 +339,7 @@ def test_samples_in_donors_own_mask(folder: Path, small_lake: lake.Lake) -> None
 
 
 def test_on_the_command_line(folder: Path, store_path: Path, tmp_path: Path) -> None:
-    done = ahba(
+    done = called(
         "run", "--store", store_path, "--atlas", f"own={spec_of(folder)}", "--out", tmp_path / "tables",
         "--output-file", tmp_path / "own.csv",
     )  # fmt: skip
@@ -352,7 +347,7 @@ def test_on_the_command_line(folder: Path, store_path: Path, tmp_path: Path) -> 
     table = lake.read_expression(tmp_path / "tables", atlas="own")
     assert table.attrs["atlas"]["space"] == "native"
     pd.testing.assert_frame_equal(table, lake.expression(lake.open(store_path), spec_of(folder)))
-    wrong = ahba(
+    wrong = called(
         "run", "--store", store_path, "--atlas", spec_of(folder).rpartition("@")[0], "--out", tmp_path
     )
     assert wrong.returncode == 2
@@ -440,12 +435,14 @@ def test_wrong_words_are_a_sentence(folder: Path, parts: tuple[str, ...], senten
         load_native(spec)
 
 
-def test_donors_without_atlas_and_mixed_kinds_are_refused(folder: Path, small_lake: lake.Lake) -> None:
+def test_donors_without_atlas_and_mixed_kinds_are_refused(
+    folder: Path, small_lake: lake.Lake, dk_native: AtlasSet
+) -> None:
     surfaces = own(folder).atlases
     two = AtlasSet("parts", {donor: surfaces[donor] for donor in ("9861", "12876")})
     with refused("has no image for donor 10021, only for 9861, 12876"):
         lake.expression(small_lake, two)
-    volume = load_native("abagen:dk-native")["10021"]
+    volume = dk_native.of("10021")
     with refused("is a volume for some donors and a surface for others"):
         AtlasSet("mixed", {"9861": surfaces["9861"], "10021": volume})
     with refused("matching='native_voxels' counts voxels"):

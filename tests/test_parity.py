@@ -18,6 +18,7 @@ import lake
 from ingest.reference import reference_file
 from ingest.simulate import simulate
 from tests import peer
+from tests.helpers import store_beside
 from tests.peer import Outcome, assert_same
 
 LOGGER = logging.getLogger(__name__)
@@ -95,9 +96,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(source: Path) -> lake.Lake:
-    path = source.with_name("ahba.zarr")
-    lake.ingest_directory(source, path)
-    return lake.open(path)
+    return lake.open(store_beside(source))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import lake
 from lake.errors import RequestError
 from lake.pipelines import read_pipeline, read_reannotation
 from lake.runs import tables_for
-from tests.helpers import ahba
+from tests.helpers import called
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
@@ -279,21 +279,21 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
 
 
 def test_presets_are_listed_and_shown() -> None:
-    listed = ahba("presets")
+    listed = called("presets")
     assert listed.returncode == 0
     assert all(name in listed.stdout for name in PRESETS)
-    shown = ahba("presets", "Anderson2020").stdout
+    shown = called("presets", "Anderson2020").stdout
     assert "Anderson et al. 2020, PNAS" in shown
     rows = [line.split() for line in shown.splitlines()]
     assert ["tolerance", "-4.0", "2.0"] in rows
     assert ["ibf_threshold", "0.2", "0.5"] in rows
-    wrong = ahba("presets", "Burt2017")
+    wrong = called("presets", "Burt2017")
     assert wrong.returncode == 2
     assert wrong.stderr.strip() == "Error: There is no preset 'Burt2017': did you mean Burt2018?"
 
 
 def test_a_preset_as_toml_is_a_pipeline() -> None:
-    assert Pipeline.from_toml(ahba("presets", "Liu2020", "--toml").stdout) == Pipeline.preset("Liu2020")
+    assert Pipeline.from_toml(called("presets", "Liu2020", "--toml").stdout) == Pipeline.preset("Liu2020")
 
 
 @pytest.mark.parametrize("source", ["--preset", "--pipeline"])
@@ -303,18 +303,8 @@ def test_runs_take_a_set_of_choices_and_changes(
     (tmp_path / "french.toml").write_text('preset = "French2015"\ntolerance = 5\n')
     value = tmp_path / "french.toml" if source == "--pipeline" else "French2015"
     changes = ["--ibf-threshold", "0.25"] + ([] if source == "--pipeline" else ["--tolerance", "5"])
-    done = ahba(
-        "run",
-        "--store",
-        store_path,
-        "--atlas",
-        atlas_file,
-        "--out",
-        tmp_path / "out",
-        source,
-        value,
-        *changes,
-    )
+    named = ("--store", store_path, "--atlas", atlas_file, "--out", tmp_path / "out")
+    done = called("run", *named, source, value, *changes)
     assert done.returncode == 0, done.stderr
     expected = Pipeline.preset("French2015", tolerance=5, ibf_threshold=0.25)
     table = lake.read_expression(tmp_path / "out", atlas="octants")
@@ -327,7 +317,7 @@ def test_runs_take_a_reannotation(store_path: Path, atlas_file: Path, tmp_path: 
     own.assign(entrez_id=[n % 10 for n in range(30)]).to_csv(tmp_path / "own.csv", index=False)
     for number, preset in enumerate(([], ["--preset", "French2015"])):
         out = tmp_path / f"out{number}"
-        done = ahba(
+        done = called(
             "run", "--store", store_path, "--atlas", atlas_file, "--out", out, "--ibf-threshold", "0",
             "--reannotation", tmp_path / "own.csv", *preset,
         )  # fmt: skip
@@ -338,7 +328,7 @@ def test_runs_take_a_reannotation(store_path: Path, atlas_file: Path, tmp_path: 
 
 
 def test_two_sets_of_choices_are_refused(store_path: Path, atlas_file: Path, tmp_path: Path) -> None:
-    done = ahba(
+    done = called(
         "run", "--store", store_path, "--atlas", atlas_file, "--out", tmp_path / "out",
         "--preset", "Liu2020", "--pipeline", "x.toml",
     )  # fmt: skip

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import lake
 from ingest.simulate import simulate
 from tests.helpers import donor_folder, lines_changed
-from tests.test_parity_choices import CHOICES
+from tests.parity_cases import CHOICES
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.parts import label_samples

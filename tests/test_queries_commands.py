@@ -10,22 +10,9 @@ import pandas as pd
 import pytest
 
 import lake
-from tests.helpers import ahba, called
+from tests.helpers import ahba, called, fits, works
 
 COMMANDS = ("gene", "near", "structure", "compare", "correlated", "sql")
-
-
-def works(*arguments: object) -> str:
-    done = called(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fits(text: str) -> None:
-    """Tables are no wider than a narrow terminal; sentences wrap by themselves."""
-    rows = [line for line in text.splitlines() if line.startswith(" ")]
-    assert rows
-    assert max(map(len, rows)) <= 80
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +29,7 @@ def symbols(small_lake: lake.Lake) -> list[str]:
 # ---------------------------------------------------------------- tables for people
 
 
-def test_gene(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+def test_a_gene_is_shown_probe_by_probe(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
     text = works("gene", *symbols, *store)
     fits(text)
     found = small_lake.gene(symbols)
@@ -64,7 +51,9 @@ def test_gene_by_another_name(store: list[str], symbols: list[str]) -> None:
     assert "There is no gene 'NOTAGENE'" in done.stderr
 
 
-def test_selected_gene(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+def test_a_selected_gene_is_shown_by_its_chosen_probe(
+    store: list[str], symbols: list[str], small_lake: lake.Lake
+) -> None:
     text = works("gene", *symbols, *store, "--probe-selection", "max_intensity", "--ibf-threshold", "0")
     fits(text)
     chosen = small_lake.gene(symbols).per_gene(probe_selection="max_intensity", ibf_threshold=0)
@@ -76,7 +65,9 @@ def test_selected_gene(store: list[str], symbols: list[str], small_lake: lake.La
 
 
 @pytest.mark.parametrize("genes", [0, 1, 3])
-def test_near(genes: int, store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+def test_samples_come_nearest_first(
+    genes: int, store: list[str], symbols: list[str], small_lake: lake.Lake
+) -> None:
     text = works("near", "-42,-22,55", "-k", 5, *store, *(f"-g{s}" for s in symbols[:genes]))
     fits(text)
     found = small_lake.near((-42, -22, 55), k=5)
@@ -88,7 +79,9 @@ def test_near(genes: int, store: list[str], symbols: list[str], small_lake: lake
     assert works("near", "-42,-22,55", *store).count("simC") >= 5  # ten by default
 
 
-def test_structure(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+def test_a_structure_is_shown_with_its_parts(
+    store: list[str], symbols: list[str], small_lake: lake.Lake
+) -> None:
     text = works("structure", 4008, *store, "-g", symbols[0], "--hemisphere", "l", "--top", 1000)
     fits(text)
     found = small_lake.structure(4008, hemisphere="L")
@@ -96,7 +89,9 @@ def test_structure(store: list[str], symbols: list[str], small_lake: lake.Lake) 
     assert all(acronym in text for acronym in found.samples["structure_acronym"])
 
 
-def test_compare(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+def test_compared_places_are_those_of_python(
+    store: list[str], symbols: list[str], small_lake: lake.Lake
+) -> None:
     text = works("compare", "simCx", "simCb", *store, "--top", 3)
     fits(text)
     table = small_lake.compare(small_lake.structure("simCx"), small_lake.structure("simCb"))
@@ -108,6 +103,9 @@ def test_compare(store: list[str], symbols: list[str], small_lake: lake.Lake) ->
 
 
 def test_places_in_words(store: list[str], atlas_file: Path, small_lake: lake.Lake) -> None:
+    marked = atlas_file.with_name("a#1.nii.gz")  # a file's own name may have the mark
+    marked.write_bytes(atlas_file.read_bytes())
+    assert "in common" in called("compare", f"atlas:{marked}", f"atlas:{marked}#1", *store).stderr
     regions = f"atlas:{atlas_file}#1,2"
     text = works("compare", regions, f"atlas:{atlas_file}#3", *store, "--format", "json")
     found = pd.DataFrame(json.loads(text))
@@ -129,7 +127,9 @@ def test_places_in_words(store: list[str], atlas_file: Path, small_lake: lake.La
         assert says in done.stderr
 
 
-def test_correlated(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+def test_correlated_probes_are_those_of_python(
+    store: list[str], symbols: list[str], small_lake: lake.Lake
+) -> None:
     text = works("correlated", symbols[0], *store, "--top", 4, "--method", "spearman")
     fits(text)
     table = small_lake.correlated(symbols[0], method="spearman")
@@ -140,7 +140,7 @@ def test_correlated(store: list[str], symbols: list[str], small_lake: lake.Lake)
     assert frame["r"].iloc[0] == pytest.approx(1)
 
 
-def test_sql(store: list[str]) -> None:
+def test_sql_answers_and_reads_no_file(store: list[str]) -> None:
     pytest.importorskip("duckdb")
     text = works("sql", "select * from samples order by well_id", *store, "--top", 2)
     fits(text)
@@ -173,7 +173,7 @@ def test_what_is_printed_is_what_is_written(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "feather", "json"])
-def test_output(
+def test_every_format_is_written_to_a_file(
     suffix: str, store: list[str], symbols: list[str], tmp_path: Path, small_lake: lake.Lake
 ) -> None:
     path = tmp_path / f"gene.{suffix}"
@@ -231,7 +231,7 @@ def test_an_output_of_no_format_is_refused_before_the_work(store: list[str], tmp
         ("near 0,0,0 --space tal --store S", "space='tal' is unknown; choose one of mni152, fsaverage"),
         ("structure XX --store S", "There is no structure 'XX'"),
         ("structure simCx --hemisphere X --store S", "hemisphere='X' is unknown; choose one of L, R, B"),
-        ("structure simCx --no-descendants --store S", "no samples of its own; .*--no-descendants"),
+        ("structure simCx --no-descendants --store S", "no samples of its own: .*--no-descendants"),
         ("compare simCx simCx --store S", "have 130 samples in common: choose places that do not overlap"),
         ("compare simCx --tset donors --store S", "No such option '--tset'"),
         ("compare sphere:1,2,3,4 --store S", r"is no place: write a structure, or .*near:X,Y,Z,RADIUS"),
@@ -308,3 +308,31 @@ def test_donors_of_a_command(store: list[str], symbols: list[str]) -> None:
     text = works("gene", symbols[0], *store, "--donors", "H0351.2002,12876")
     assert "9861" not in text.split("Highest")[0]
     assert "10021   12876" in text
+
+
+# ---------------------------------------------------------------- what is said beside an answer
+
+
+def test_sql_has_nothing_for_no_value(store: list[str]) -> None:
+    pytest.importorskip("duckdb")
+    text = works("sql", "select 'a' as known, null::varchar as name, null::date as day, 0.5 as half", *store)
+    assert re.search(r"^ a +0\.5 *$", text, re.MULTILINE)
+    assert "nan" not in text
+    assert "NaT" not in text
+
+
+def test_notes_of_a_comparison_are_said(store: list[str], symbols: list[str], small_lake: lake.Lake) -> None:
+    """Of the names, once, and of the genes that the choice of probes leaves out."""
+    lower = next(s for s in symbols if s != s.lower()).lower()
+    done = called("compare", "simCx", "simCb", *store, "-g", lower)
+    assert done.returncode == 0
+    assert done.stderr.count(f"{lower} is taken for") == 1
+    probes = small_lake.probes
+    share = small_lake.everything().read("detected").mean(axis=1)
+    best = pd.Series(share).groupby(probes["reannotated_gene_symbol"].to_numpy()).max().drop("")
+    done = called(
+        *("compare", "simCx", "simCb", *store, "-g", best.idxmin(), "-g", best.idxmax()),
+        *("--ibf-threshold", (best.min() + best.max()) / 2),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"No probe of {best.idxmin()} is left by these choices." in done.stderr

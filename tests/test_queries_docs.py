@@ -4,65 +4,19 @@
 """
 
 import ast
-import os
 import re
-import shlex
 import shutil
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 
-from ingest.simulate import simulate
-from lake.ingestion import ingest_directory
-from tests.helpers import DONORS
+from tests.pages import ROOT, RUN, blocks, check_page, run_commands, write_page
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "queries.md"
-BLOCK = re.compile(r"```(\w+)\n(.*?)```\n(?:\n?```text\n(.*?)```\n)?", re.DOTALL)
-RUN, NOT_RUN = ("console", "python"), ("r", "text", "sh")
-NEXT = "~~~~ next block"
-
-
-def run(arguments: list[str], directory: Path) -> str:
-    """What a process says, on a narrow terminal in a directory."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=directory,
-        env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr + done.stdout
-
-
-def run_commands(code: str, directory: Path) -> str:
-    lines = [shlex.split(line.removeprefix("$ ")) for line in code.replace("\\\n", " ").splitlines()]
-    assert {words[0] for words in lines} == {"ahba"}
-    return "".join(run(["-c", "from lake.cli import main; main()", *words[1:]], directory) for words in lines)
-
-
-def run_page(text: str, store: Path, directory: Path) -> list[str]:
-    """What comes back from each block, the commands first; "" of those that are not run."""
-    (directory / "ahba.zarr").symlink_to(store)
-    found = BLOCK.findall(text)
-    answers = [run_commands(code, directory) if kind == "console" else "" for kind, code, _ in found]
-    python = [place for place, (kind, _, _) in enumerate(found) if kind == "python"]
-    script = f"print({NEXT!r})\n".join(found[place][1] for place in python)
-    parts = run(["-W", "ignore", "-c", script], directory).split(f"{NEXT}\n")
-    for place, part in zip(python, parts, strict=True):
-        answers[place] = part
-    return [tidied(answer) for answer in answers]
-
-
-def tidied(text: str) -> str:
-    return "".join(f"{line.rstrip()}\n" for line in text.splitlines() if line.strip())
+NOT_RUN = ("r", "text", "sh")
 
 
 @pytest.mark.slow
@@ -70,23 +24,20 @@ def test_every_block_gives_what_the_page_shows(store_path: Path, tmp_path: Path)
     for module in ("duckdb", "polars"):
         pytest.importorskip(module)
     text = PAGE.read_text()
-    found = BLOCK.findall(text)
-    for (kind, code, shown), answer in zip(found, run_page(text, store_path, tmp_path), strict=True):
-        if shown and kind in RUN:
-            assert answer == tidied(shown), code
-    assert sum(kind in RUN for kind, _, _ in found) > 15
+    check_page(text, store_path, tmp_path)
+    assert sum(kind in RUN for kind, _, _ in blocks(text)) > 15
 
 
 def test_every_block_is_run_or_said_not_to_be() -> None:
     text = PAGE.read_text()
-    assert {kind for kind, _, _ in BLOCK.findall(text)} <= {*RUN, *NOT_RUN}
+    assert {kind for kind, _, _ in blocks(text)} <= {*RUN, *NOT_RUN}
     assert "the R block where R, dplyr\nand tidyr are installed" in text
 
 
 def test_the_tools_give_the_same_answers() -> None:
     """What the page shows, which is what comes back, is the same ten lines for each."""
     tools = PAGE.read_text().partition("## Ten questions")[2].split("\n### ")[1:]
-    shown = {tool.partition("\n")[0]: BLOCK.findall(tool)[0] for tool in tools}
+    shown = {tool.partition("\n")[0]: blocks(tool)[0] for tool in tools}
     assert list(shown) == ["DuckDB", "polars", "pandas", "R"]
     assert len(shown["DuckDB"][2].splitlines()) == 10
     assert shown["DuckDB"][2] == shown["polars"][2] == shown["pandas"][2]
@@ -124,17 +75,18 @@ def r_is_there() -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not r_is_there(), reason="needs R with dplyr and tidyr")
 def test_the_r_block_gives_what_the_others_give(store_path: Path, tmp_path: Path) -> None:
+    if not r_is_there():
+        pytest.skip("needs R with dplyr and tidyr")
     text = PAGE.read_text()
-    commands = [code for kind, code, _ in BLOCK.findall(text) if kind == "console" and "ahba run" in code]
+    commands = [code for kind, code, _ in blocks(text) if kind == "console" and "ahba run" in code]
     (tmp_path / "ahba.zarr").symlink_to(store_path)
     run_commands(commands[0], tmp_path)
     for name in ("expression", "counts", "regions"):
         frame = ds.dataset(tmp_path / "tables" / name, partitioning="hive").to_table().to_pandas()
         frame.to_csv(tmp_path / "tables" / f"{name}.csv", index=False, na_rep="NA")
     tools = text.partition("## Ten questions")[2].split("\n### ")[1:]
-    shown = {tool.partition("\n")[0]: BLOCK.findall(tool)[0] for tool in tools}
+    shown = {tool.partition("\n")[0]: blocks(tool)[0] for tool in tools}
     (tmp_path / "block.R").write_text(shown["R"][1])
     (tmp_path / "stand_in.R").write_text(R_STAND_IN)
     done = subprocess.run(
@@ -149,23 +101,5 @@ def test_the_r_block_gives_what_the_others_give(store_path: Path, tmp_path: Path
         assert [row[-1] for row in found] == pytest.approx([row[-1] for row in expected], abs=6e-4), number
 
 
-def write_page() -> None:
-    """Put what comes back below every block that shows something."""
-    text = PAGE.read_text()
-    with tempfile.TemporaryDirectory() as folder:
-        files, store = Path(folder) / "files", Path(folder) / "small.zarr"
-        simulate(files, probes=400, donors=list(DONORS), samples_scale=0.1)
-        ingest_directory(files, store)
-        answers = iter(run_page(text, store, Path(folder)))
-
-    def rewritten(found: re.Match[str]) -> str:
-        answer = next(answers)
-        if found[1] not in RUN or found[3] is None:
-            return found[0]
-        return f"```{found[1]}\n{found[2]}```\n\n```text\n{answer}```\n"
-
-    PAGE.write_text(BLOCK.sub(rewritten, text))
-
-
 if __name__ == "__main__":
-    write_page()
+    write_page(PAGE)

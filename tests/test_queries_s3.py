@@ -1,6 +1,8 @@
 """The same answers over S3, with credentials from the environment and few bytes read."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,32 @@ def test_credentials_come_from_the_environment_only() -> None:
     source = "".join(path.read_text() for path in Path(lake.__file__).parent.rglob("*.py"))
     assert "AWS_" not in source
     assert "secret" not in source.lower()
+
+
+AFTER_A_FORK = """
+import os, sys, warnings
+import lake
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of forks where there are threads
+store = lake.open(sys.argv[1])
+store.everything().read()
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+try:
+    store.everything().read()
+except lake.errors.StoreError as error:
+    print(error, flush=True)
+print(lake.open(sys.argv[1]).everything().read().shape, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_connection_does_not_outlive_a_fork(url: str, small_lake: lake.Lake) -> None:
+    words = [sys.executable, "-c", AFTER_A_FORK, url]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    said, shape = done.stdout.splitlines()
+    assert "was opened before this process was forked" in said
+    assert "open the store again here, or start processes by spawn" in said
+    assert shape == str(small_lake.everything().shape)

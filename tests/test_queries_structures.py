@@ -1,7 +1,5 @@
 """Names of structures: which rows of the ontology they stand for, in the published one with its oddities."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -9,9 +7,7 @@ from ingest.sources import SourceFile
 from ingest.tables import read_ontology
 from lake.errors import RequestError
 from lake.structures import described, find_structures, sideless, with_descendants
-
-METADATA = Path(__file__).parents[1].parent / "shared" / "ahba-metadata"
-needs_metadata = pytest.mark.skipif(not METADATA.is_dir(), reason="the published ontology is not here")
+from tests.helpers import METADATA, needs_metadata
 
 
 @pytest.fixture(scope="module")

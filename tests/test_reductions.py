@@ -57,7 +57,7 @@ def test_cge_distance_takes_centroids_by_region(table: pd.DataFrame) -> None:
     assert -1 < expected < 1
 
 
-def test_gene_modules(table: pd.DataFrame) -> None:
+def test_modules_are_scored_by_their_silhouette(table: pd.DataFrame) -> None:
     expected = module_silhouette(table, module_numbers(MODULES, drop_smallest=1))
     assert reduction("gene_modules", modules=MODULES, drop_smallest=1)(table, REGIONS) == {
         "gene_modules": expected
@@ -67,14 +67,14 @@ def test_gene_modules(table: pd.DataFrame) -> None:
     assert whole["gene_modules"] != expected
 
 
-def test_map_correlation(table: pd.DataFrame) -> None:
+def test_a_map_is_compared_with_the_first_component(table: pd.DataFrame) -> None:
     found = reduction("map_correlation", name="t1w_t2w", region_map=MAP)(table, REGIONS)
     assert found == {"t1w_t2w": component_map_correlation(table, MAP)}
     with pytest.raises(ChoiceError, match="region_map has region 99, which the atlas lacks"):
         reduction("map_correlation", region_map={1: 0.5, 99: 1.0})(table, REGIONS)
 
 
-def test_shape(table: pd.DataFrame) -> None:
+def test_the_shape_counts_regions_genes_and_values(table: pd.DataFrame) -> None:
     assert reduction("shape")(table, REGIONS) == {
         "shape_regions": 8, "shape_regions_with_values": 7, "shape_genes": 30,
     }  # fmt: skip
@@ -263,7 +263,11 @@ def test_what_is_no_name_is_not_imported(named: str) -> None:
         import_function(named)
 
 
-def test_a_missing_module_is_told() -> None:
+def test_a_missing_or_broken_module_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ahba_broken_module.py").write_text("def f(table, regions):\n    return 1\n\n\n1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError, match="cannot be imported: ZeroDivisionError: division by zero"):
+        import_function("ahba_broken_module:f")
     with pytest.raises(RequestError, match="'no_such_package:f' cannot be imported: No module named"):
         import_function("no_such_package:f")
 

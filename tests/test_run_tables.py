@@ -20,7 +20,7 @@ from lake.errors import RequestError, RunError, StoreError
 from lake.export import export
 from lake.runs import UnitReport, provenance, run, tables_for
 from lake.tables import PART, Unit, clear_leftovers, read_expression, read_provenance
-from tests.helpers import ahba, octants, rewrite, tree
+from tests.helpers import ahba, called, octants, rewrite, tree
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.pipeline import Pipeline
@@ -203,7 +203,7 @@ def test_progress_counts_units(small_lake: lake.Lake, atlas: Atlas, tmp_path: Pa
     assert by_label["tables"] == [(1, 2), (2, 2)]
     assert by_label["genes"] == [(1, 1)]
     assert by_label["normalisation"] == [(1, 2), (2, 2)]
-    assert by_label["assignment"] == [(1, None), (2, None)]  # while atlases are read
+    assert by_label["assignment"] == [(1, None), (2, None), (2, 2)]  # while atlases are read, and then
 
 
 # ---------------------------------------------------------------- what is refused
@@ -399,6 +399,22 @@ def test_the_command_writes_tables_and_a_file(
     assert len(lines) == 9
     assert (tmp_path / "x_counts.csv").read_text().splitlines()[0] == "label,9861,10021,12876"
     assert (tmp_path / "x_10021.csv").exists()
+
+
+def test_a_file_alone_goes_by_the_resources_too(store_path: Path, atlas_file: Path, tmp_path: Path) -> None:
+    command = ("run", "--store", store_path, "--atlas", atlas_file, "--output-file", tmp_path / "x.csv")
+    little = called(*command, "--memory-limit", "1MB")
+    assert (little.returncode, little.stdout) == (2, "")
+    assert "a run needs 620.00 MiB or more" in little.stderr
+    foreseen = called(*command, "--dry-run", "--workers", "1")
+    assert foreseen.stdout.startswith("1 pipelines x 1 atlases: 1 units, 0 of them done.")
+    assert "with 1 workers" in foreseen.stdout
+    assert not list(tmp_path.iterdir())
+    done = called(*command)
+    assert done.stderr.splitlines() == [
+        f"{kind}: 100 %" for kind in ("samples", "assignment", "probes", "genes", "normalisation")
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv", "x.json"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.reference import corrected_coordinates
+from tests.helpers import METADATA, needs_metadata
 from transforms import samples as module
 from transforms.errors import ChoiceError
 from transforms.samples import (
@@ -21,7 +22,6 @@ from transforms.samples import (
     use_coordinates,
 )
 
-METADATA = Path(__file__).parents[1].parent / "shared" / "ahba-metadata"
 RECORDED = json.loads((Path(__file__).parent / "data" / "abagen_aggregate.json").read_text())["similarity"]
 
 ONTOLOGY = pd.DataFrame(
@@ -228,7 +228,6 @@ def test_without_defined_correlations_no_sample_is_similar():
 # True metadata ---------------------------------------------------------------------------------------------
 
 DONORS = ["9861", "10021", "12876", "14380", "15496", "15697"]
-needs_metadata = pytest.mark.skipif(not METADATA.is_dir(), reason="true AHBA metadata are not here")
 
 
 @cache

@@ -1,6 +1,7 @@
 """Threads, a local cluster, and workers started elsewhere give the same tables, to the byte."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import lake
 from lake.errors import DamageError, RequestError, RunError, StoreError
 from lake.runs import run
-from lake.scheduling import scheduled
+from lake.scheduling import scheduled, warn_of_memory
 from tests.clusters import Cluster, certificates, cluster
 from tests.helpers import ahba, rewrite, tree
 from tests.test_native import slabs
@@ -168,6 +169,40 @@ def test_damage_is_the_same_after_a_journey() -> None:
     assert str(distributed_copy(damage)) == str(damage) == "here: is missing; see `ahba verify`."
 
 
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.slow
+def test_a_limit_is_said_not_to_bound_the_workers(
+    workers_elsewhere: Cluster, store_path: Path, small_lake: lake.Lake, atlas_file: Path, tmp_path: Path
+) -> None:
+    """They may take what the machine has; more than that is no less than what they may."""
+    options: dict[str, Any] = {"scheduler": workers_elsewhere.address, "workers": 1}
+    told = r"memory_limit bounds this process to 0.93 GiB, and the cluster's 2 workers may take .* together: "
+    with pytest.warns(UserWarning, match=told + "start them with a memory limit of their own"):
+        run(small_lake, [atlas_file], out=tmp_path / "a", memory_limit="1GB", **options)
+    run(small_lake, [atlas_file], out=tmp_path / "b", memory_limit="1PB", **options)  # warnings are errors
+    run(small_lake, [atlas_file], out=tmp_path / "c", **options)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b") == tree(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ([None, 0, 10**9], "of the cluster's 3 workers 2 may take any amount"),
+        ([10**9, 2 * 10**9], "the cluster's 2 workers may take 2.79 GiB together"),
+    ],
+    ids=["no limit", "more together"],
+)
+def test_what_workers_may_take_is_told(limits: list[int | None], told: str) -> None:
+    with pytest.warns(UserWarning, match=rf"to 1.86 GiB, and {told}: start them with a memory limit"):
+        warn_of_memory(limits, 2 * 10**9)
+
+
+def test_workers_within_the_limit_are_not_told_of() -> None:
+    warn_of_memory([10**9, 10**9], 2 * 10**9)
+
+
 # ---------------------------------------------------------------- TLS
 
 
@@ -179,6 +214,8 @@ def test_tls(small_lake: lake.Lake, atlas: Atlas, tmp_path: Path) -> None:
         assert made.address.startswith("tls://")
         with lake.connect(made.address, **files) as client:
             run(small_lake, [atlas], out=tmp_path / "there", scheduler=client)
+        named = {f"tls_{name}": file for name, file in files.items()}
+        run(small_lake, [atlas], out=tmp_path / "named", scheduler=made.address, **named)  # type: ignore[arg-type]
         plain = made.address.replace("tls://", "tcp://")
         for wrong in (plain, made.address):
             with pytest.raises(
@@ -188,7 +225,27 @@ def test_tls(small_lake: lake.Lake, atlas: Atlas, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=r"No scheduler answers at .*certificate"):
             lake.connect(made.address, **certificates(tmp_path / "other"))
     run(small_lake, [atlas], out=tmp_path / "threads")
-    assert tree(tmp_path / "there") == tree(tmp_path / "threads")
+    assert tree(tmp_path / "there") == tree(tmp_path / "named") == tree(tmp_path / "threads")
+
+
+@pytest.mark.slow
+def test_tls_in_a_batch_file(store_path: Path, atlas_file: Path, tmp_path: Path) -> None:
+    """Its paths are from the file's folder; options on the command line replace them."""
+    pytest.importorskip("cryptography")
+    certificates(tmp_path / "tls")
+    with cluster(tmp_path, workers=1, tls=tmp_path / "tls") as made:
+        batch = tmp_path / "BATCH.toml"
+        batch.write_text(
+            f'store = "{store_path}"\nout = "tables"\natlases = ["{atlas_file}"]\n[resources]\n'
+            f'scheduler = "{made.address}"\ntls_ca_file = "tls/certificate.pem"\n'
+            'tls_cert = "tls/certificate.pem"\ntls_key = "tls/key.pem"\n'
+        )
+        done = ahba("run", batch)
+        assert done.returncode == 0, done.stderr
+        assert re.match(r"Dashboard: https?://127\.0\.0\.1:\d+/status\n", done.stderr)
+        refused = ahba("run", batch, "--tls-key", atlas_file)
+        assert refused.returncode == 2
+        assert "No scheduler answers" in refused.stderr
 
 
 def all_files(file: str) -> dict[str, str]:
@@ -243,11 +300,13 @@ def test_without_distributed_the_install_line_is_shown(monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_a_cluster_without_workers_is_waited_for_and_one_that_is_lost_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
     with (
         cluster(tmp_path, workers=0) as made,
         lake.connect(made.address) as client,
         pytest.warns(UserWarning, match="has no worker yet; the run waits"),
         pytest.raises(RunError, match=rf"The workers of {made.address} were lost \(KilledWorker\)"),
-        scheduled(client, workers=1),
+        scheduled(client, workers=1, say=said.append),
     ):
         raise distributed.KilledWorker("task", None, 4)
+    assert re.fullmatch(r"Dashboard: http://127\.0\.0\.1:\d+/status", "".join(said))

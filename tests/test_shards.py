@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from numcodecs import blosc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from lake.arrays import create_matrix, open_matrix
+from lake.errors import StoreError
 from lake.layout import MATRICES, shard_rows
-from lake.shards import _with_checksum, write_shard
+from lake.shards import BAND, _append_member, write_shard
 
 SHAPES = [(1, 1), (31, 3), (400, 36), (2048, 121), (2049, 129), (5000, 257), (70, 2100)]
 
@@ -29,7 +31,7 @@ def written(folder: Path, variable: Any, values: NDArray[Any]) -> zarr.Array[Any
     array = create_matrix(zarr.create_group(folder, zarr_format=3), variable, *shape)
     starts = range(0, shape[0], shard_rows(shape[1]))
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda start: write_shard(array, start, values[start : start + starts.step]), starts))
+        list(pool.map(lambda start: write_shard(array, start, lambda a, b: values[a:b]), starts))
     return array
 
 
@@ -78,10 +80,60 @@ def test_the_same_values_give_the_same_bytes(variable: Any, tmp_path: Path) -> N
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
 
 
+def test_a_file_is_asked_for_in_bands_of_whole_chunks(tmp_path: Path) -> None:
+    values = made_up("f8", (3000, 300))
+    array = create_matrix(zarr.create_group(tmp_path, zarr_format=3), MATRICES[0], 3000, 300)
+    asked: list[tuple[int, int]] = []
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        asked.append((start, stop))
+        return values[start:stop]
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write_shard, array, 2048, read).result()
+    assert [start for start, _ in asked] == [2048, *(stop for _, stop in asked[:-1])]
+    assert asked[-1][1] == 3000
+    assert {(stop - start) % array.chunks[0] for start, stop in asked[:-1]} == {0}
+    assert all(values[start:stop].nbytes <= BAND for start, stop in asked)
+
+
+def flipped(data: bytes | bytearray) -> bytes:
+    """The same with one bit changed."""
+    changed = bytearray(data)
+    changed[len(changed) // 2] ^= 4
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("variable", MATRICES)
+def test_a_file_that_reads_back_differently_is_refused(
+    variable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def failing(path: Path, data: bytes | bytearray) -> int:
+        return write(path, flipped(data) if path.name == "0" else data)
+
+    monkeypatch.setattr(Path, "write_bytes", failing)
+    with pytest.raises(StoreError, match=r"c/0/0 reads back differently; is the disk at fault\?"):
+        written(tmp_path / "a", variable, made_up(variable.dtype, (40, 5)))
+
+
+@pytest.mark.parametrize("variable", MATRICES)
+def test_a_chunk_that_lost_something_is_refused(
+    variable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decompress = blosc.decompress
+    monkeypatch.setattr(blosc, "decompress", lambda data: flipped(decompress(data)))
+    with pytest.raises(StoreError, match="does not decompress to what it was"):
+        written(tmp_path / "a", variable, made_up(variable.dtype, (40, 5)))
+    assert not list((tmp_path / "a").rglob("c/*/0"))
+
+
 @pytest.mark.parametrize("size", [100, 65_534, 65_535, 65_536, 200_000])
 def test_a_chunk_is_wrapped_as_a_gzip_member(size: int) -> None:
     data = np.random.default_rng(0).bytes(size)
-    wrapped = _with_checksum(data)
+    wrapped = bytearray()
+    _append_member(wrapped, data)
     assert gzip.decompress(wrapped) == data
     assert len(wrapped) <= size + 18 + 5 * (1 + size // 65_535)
     broken = bytearray(wrapped)

@@ -219,3 +219,13 @@ def test_nothing_is_written_into_the_source(archive: Path) -> None:
 
 def test_a_file_prints_as_its_path(archive: Path) -> None:
     assert str(find_donors(archive.parent)["9861"]["Probes.csv"]) == f"{archive}!Probes.csv"
+
+
+def test_what_goes_wrong_beside_the_zip_is_not_called_damage(archive: Path) -> None:
+    def fails_while_it_is_open() -> None:
+        with SourceFile(archive, "Probes.csv").open() as stream:
+            assert stream.read(1)
+            raise RuntimeError("the store is full")
+
+    with pytest.raises(RuntimeError, match="the store is full"):
+        fails_while_it_is_open()

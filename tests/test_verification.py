@@ -2,17 +2,16 @@
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import lake
-from lake.errors import StoreError
+from lake.errors import RequestError, StoreError
 from lake.layout import MATRICES
 from lake.verification import Damage, verify
-from tests.helpers import ahba, rewrite, tree
+from tests.helpers import called, damaged, rewrite, store_beside, tree
 
 Break = Callable[[Path], None]
 
@@ -80,17 +79,9 @@ BREAKS: dict[str, Break] = {
 
 
 @pytest.fixture(scope="module")
-def shared_copy(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(store_path, tmp_path_factory.mktemp("damaged") / "copy.zarr"))
-
-
-@contextmanager
-def damaged(path: Path, damage: Break) -> Iterator[None]:
-    """Damage a file for a while: one copy of the store serves many tests."""
-    original = path.read_bytes()
-    damage(path)
-    yield
-    path.write_bytes(original)
+def one_donor(published: Path) -> Path:
+    """A store to be damaged for a while; one donor, since all of it is read again for every damage."""
+    return store_beside(published, "damaged.zarr", donors=["10021"])
 
 
 def read_everything(path: Path) -> None:
@@ -122,11 +113,11 @@ def test_every_kind_of_file_is_tried(store_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", BREAKS.values(), ids=BREAKS)
 @pytest.mark.parametrize("file", DATA)
-def test_damaged_data_is_named_and_never_read(file: str, damage: Break, shared_copy: Path) -> None:
-    with damaged(shared_copy / file, damage):
-        found = verify(lake.open(shared_copy))
+def test_damaged_data_is_named_and_never_read(file: str, damage: Break, one_donor: Path) -> None:
+    with damaged(one_donor / file, damage):
+        found = verify(lake.open(one_donor))
         with pytest.raises(StoreError, match=part_of(file)):
-            read_everything(shared_copy)
+            read_everything(one_donor)
     assert found
     assert all(one.where.startswith(part_of(file)) for one in found), found
     assert all(one.what for one in found)
@@ -134,9 +125,9 @@ def test_damaged_data_is_named_and_never_read(file: str, damage: Break, shared_c
 
 @pytest.mark.parametrize("damage", [flip(0.5), flip(0.97), cut, empty, delete])
 @pytest.mark.parametrize("file", METADATA)
-def test_damaged_metadata_is_named(file: str, damage: Break, shared_copy: Path) -> None:
-    with damaged(shared_copy / file, damage):
-        found = verify(lake.open(shared_copy))
+def test_damaged_metadata_is_named(file: str, damage: Break, one_donor: Path) -> None:
+    with damaged(one_donor / file, damage):
+        found = verify(lake.open(one_donor))
     assert found
     group = "microarray/10021" if "10021" in file else file.split("/", maxsplit=1)[0]
     assert any(group in one.where for one in found), found
@@ -165,18 +156,19 @@ def test_no_changed_bit_of_the_manifest_goes_unseen(store_copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [variable.name for variable in MATRICES])
-def test_no_changed_bit_of_a_matrix_changes_what_is_read(name: str, store_copy: Path) -> None:
+def test_no_changed_bit_of_a_matrix_changes_what_is_read(name: str, one_donor: Path, tmp_path: Path) -> None:
     """It is an error, but for the few bits of gzip's header that mean nothing, such as its date."""
-    dice, shard = random.Random(1), store_copy / "microarray" / "12876" / name / "c" / "0" / "0"
+    store = Path(shutil.copytree(one_donor, tmp_path / "copy.zarr"))
+    dice, shard = random.Random(1), store / "microarray" / "10021" / name / "c" / "0" / "0"
     original, refused = shard.read_bytes(), 0
-    values = lake.open(store_copy).microarray()[name].to_numpy()
+    values = lake.open(store).microarray()[name].to_numpy()
     for _ in range(40):
         place = dice.randrange(len(original))
         shard.write_bytes(
             original[:place] + bytes([original[place] ^ (1 << dice.randrange(8))]) + original[place + 1 :]
         )
         try:
-            found = lake.open(store_copy).microarray()[name].to_numpy()
+            found = lake.open(store).microarray()[name].to_numpy()
         except StoreError:
             refused += 1
         else:
@@ -224,7 +216,7 @@ def test_progress_is_told_by_matrix(small_lake: lake.Lake) -> None:
 
 
 def test_the_command_says_whole_with_code_0(store_path: Path) -> None:
-    done = ahba("verify", "--store", store_path)
+    done = called("verify", "--store", store_path)
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
     assert done.stdout == f"{store_path} is whole.\n"
 
@@ -232,7 +224,7 @@ def test_the_command_says_whole_with_code_0(store_path: Path) -> None:
 def test_the_command_names_damage_with_code_1(store_copy: Path) -> None:
     cut(store_copy / SHARD)
     delete(store_copy / PROBE)
-    done = ahba("verify", "--store", store_copy)
+    done = called("verify", "--store", store_copy)
     assert done.returncode == 1
     assert SHARD in done.stdout
     assert "probes/probe_id" in done.stdout
@@ -241,8 +233,13 @@ def test_the_command_names_damage_with_code_1(store_copy: Path) -> None:
 
 
 def test_the_command_says_that_there_is_no_store(tmp_path: Path) -> None:
-    done = ahba("verify", "--store", tmp_path)
-    assert done.returncode == 1
+    done = called("verify", "--store", tmp_path)
+    assert done.returncode == 2
     assert done.stderr.startswith(
         f"Error: {tmp_path}: no donor is in this store yet; `ahba ingest DIR --store"
     )
+
+
+def test_a_store_elsewhere_is_not_verified(store_path: Path) -> None:
+    with pytest.raises(RequestError, match="not on a disk of this machine: copy it to one"):
+        verify(lake.open(f"file://{store_path}"))

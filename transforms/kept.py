@@ -6,14 +6,15 @@ are the blocks of genes that samples are normalised in.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from transforms.blocks import as_slice, take_columns
+from transforms.tasks import task
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
@@ -75,10 +76,9 @@ class ChosenRows:
 
     def of(self, donor: str, samples: Integers) -> list[Any]:
         """A donor's genes in some of the prepared samples: tasks that give `Rows`."""
-        view = delayed(_view, pure=False)
         where = as_slice(np.searchsorted(self.samples, samples))
         return [
-            view(block, as_slice(places), where)
+            task(partial(_view, rows=as_slice(places), columns=where), block)
             for block, places in zip(self.blocks, self.places[donor], strict=True)
         ]
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from dask.base import compute
-from dask.delayed import delayed
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -23,6 +22,7 @@ from transforms.errors import ChoiceError
 from transforms.missing import inverse_distance
 from transforms.parts import GeneNormalization, Part, normalized_blocks, part_of
 from transforms.pipeline import Pipeline
+from transforms.tasks import task
 from transforms.values import Values, ValuesOf, block_sizes
 from transforms.workflow import Genes
 
@@ -88,11 +88,11 @@ def masked_samples(
     symbols = genes.selection.genes["gene_symbol"].to_numpy()
     if wanted is not None:
         values, symbols = ValuesOf(values, block_sizes(genes), wanted), symbols[wanted]
-    inside = delayed(partial(_inside_rows, parts=parts), pure=False)
+    inside = partial(_inside_rows, parts=parts)
     blocks = normalized_blocks(values, parts, GeneNormalization.of(pipeline, parts))
     samples = pd.concat([part.samples[part.labels != 0] for part in parts], ignore_index=True)
     expression = pd.DataFrame(
-        np.concatenate(compute(*map(inside, blocks)), axis=1),
+        np.concatenate(compute(*(task(inside, block) for block in blocks)), axis=1),
         index=pd.Index(samples["well_id"].to_numpy(), name="well_id"),
         columns=pd.Index(symbols, name="gene_symbol"),
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from transforms.assign import assign, count_inside, warn_if_misplaced
@@ -23,6 +22,7 @@ from transforms.normalize import (
 )
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
+from transforms.tasks import task
 from transforms.values import Values
 
 Floats = NDArray[np.float64]
@@ -140,8 +140,8 @@ def normalized_blocks(values: Values, parts: list[Part], normalization: GeneNorm
     """
     found = [values.blocks(part.donor, part.left) for part in parts]
     taken = {part.donor: columns for part, (_, columns) in zip(parts, found, strict=True)}
-    work = delayed(partial(_normalized_block, taken=taken, normalization=normalization), pure=False)
-    return [work(list(block)) for block in zip(*(blocks for blocks, _ in found), strict=True)]
+    work = partial(_normalized_block, taken=taken, normalization=normalization)
+    return [task(work, block) for block in zip(*(blocks for blocks, _ in found), strict=True)]
 
 
 def _normalized_block(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from transforms.aggregate import aggregate_donor, combine_donors, count_samples, drop_unusable_genes
@@ -23,6 +23,7 @@ from transforms.parts import GeneNormalization, Part, label_samples, normalized_
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
 from transforms.stable import stable_genes
+from transforms.tasks import task
 from transforms.values import Values
 from transforms.workflow import Genes
 
@@ -224,15 +225,16 @@ def lazy_tables(
     regions = REGION_SETS[first.normalise_what].regions(atlas.regions, atlas=atlas.name)
     parts = parts_of(genes.samples, labels, first)
     aggregations = _aggregations(pipelines, parts, atlas, regions, donors=donors)
-    work = delayed(partial(_block_averages, aggregations=aggregations), pure=False)
-    blocks = [work(block) for block in normalized_blocks(values, parts, GeneNormalization.of(first, parts))]
+    work = partial(_block_averages, aggregations=aggregations)
+    blocks = [
+        task(work, block) for block in normalized_blocks(values, parts, GeneNormalization.of(first, parts))
+    ]
     counts = pd.DataFrame(
         {donor: count_samples(own, regions) for donor, own in labels.items()},
         index=pd.Index(regions, name="label"),
     )
     finish = partial(_finished, pipelines=pipelines, counts=counts, genes=genes.selection.genes)
-    lazy: Delayed = delayed(finish, pure=False)(blocks)
-    return lazy
+    return task(finish, blocks)
 
 
 def _aggregations(

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from dask.base import compute, persist
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from transforms.blocks import as_slice, gather, rearranged, take_columns
@@ -21,6 +20,7 @@ from transforms.errors import ChoiceError
 from transforms.kept import KeptRows, ScoredRows, may_be_chosen
 from transforms.selections import DONOR_PROBES, SELECTIONS, Score, ScoreOptions, SelectionMethod
 from transforms.stability import donor_pairs
+from transforms.tasks import task
 
 PROBES_PER_BLOCK = 1_500
 SAMPLE_COLUMNS = ["donor", "structure_id", "well_id"]  # that a score can ask for
@@ -82,15 +82,16 @@ class Scoring(NamedTuple):
         samples : (sample,) int array
             Which of the prepared samples to keep, ascending.
         """
+        where = as_slice(samples)
         tasks = [
-            delayed(
-                partial(_score_and_keep, score=score, genes=self.symbols[block], samples=as_slice(samples)),
-                pure=False,
-            )(array.to_delayed(optimize_graph=False).item())
+            task(
+                partial(_score_and_keep, score=score, genes=self.symbols[block], samples=where),
+                *array.to_delayed(optimize_graph=False).ravel(),
+            )
             for block, array, score in zip(self.blocks, self.arrays, self.scores, strict=True)
         ]
         made = persist(*tasks)
-        found = compute(*(delayed(_small)(one) for one in made))
+        found = compute(*(task(_small, one) for one in made))
         scores = np.concatenate([scores for scores, _ in found])[self._places()]
         rows = [self.rows[block[kept]] for block, (_, kept) in zip(self.blocks, found, strict=True)]
         return self._labelled(scores), KeptRows(rows, samples, list(made))

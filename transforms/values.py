@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from transforms.kept import Rows
@@ -21,6 +20,7 @@ from transforms.normalize import BATCH, normalize
 from transforms.pipeline import Pipeline
 from transforms.probes import gene_expression
 from transforms.scaling import FITS, Scaling, joined
+from transforms.tasks import task
 from transforms.workflow import Genes, Source
 
 Floats = NDArray[np.float64]
@@ -109,7 +109,7 @@ def sample_blocks(
         pipeline = replace(pipeline, sample_norm=None)  # nothing to fit to
     raw = _raw_blocks(source, genes, donor, left)
     if keep is not None and genes.selection.kept is None:
-        raw = [delayed(keep, pure=False)(block) for block in raw]
+        raw = [task(keep, block) for block in raw]
     return _normalized(raw, pipeline, keep or _as_it_is)
 
 
@@ -177,8 +177,7 @@ class ValuesOf:
     def blocks(self, donor: str, left: Positions) -> tuple[list[Any], Positions | None]:
         """See `Values`; one block."""
         blocks, columns = self.values.blocks(donor, left)
-        pick = delayed(partial(_rows, sizes=self.sizes, wanted=self.wanted), pure=False)
-        return [pick(blocks)], columns
+        return [task(partial(_rows, sizes=self.sizes, wanted=self.wanted), blocks)], columns
 
 
 def _rows(blocks: list[Floats], sizes: Sequence[int], wanted: Positions) -> Floats:
@@ -218,20 +217,22 @@ def _as_it_is(block: Floats) -> Floats:
 
 def _normalized(blocks: list[Any], pipeline: Pipeline, keep: Keep) -> list[Any]:
     """Each column normalised over all rows, as tasks that give blocks of rows."""
-    method, kept = pipeline.sample_norm, delayed(keep, pure=False)
+    method = pipeline.sample_norm
     if method in (None, BATCH):
         return blocks
     if method in FITS and pipeline.quantiles == "linear":
-        scaling = delayed(partial(fit_columns, fit=FITS[method]), pure=False)(blocks)
-        scale = delayed(_scaled, pure=False)
-        return [kept(scale(block, scaling)) for block in blocks]
-    whole = delayed(partial(normalize_columns, method=method, quantiles=pipeline.quantiles), pure=False)
-    done = whole(blocks)
-    return [kept(done[number]) for number in range(len(blocks))]
+        scaling = task(partial(fit_columns, fit=FITS[method]), blocks)
+        return [task(partial(_scaled, keep=keep), block, scaling) for block in blocks]
+    whole = task(partial(normalize_columns, method=method, quantiles=pipeline.quantiles), blocks)
+    return [task(partial(_part, number=number, keep=keep), whole) for number in range(len(blocks))]
 
 
-def _scaled(block: Floats, scaling: Scaling) -> Floats:
-    return scaling.by_column(block[:])
+def _scaled(block: Floats, scaling: Scaling, keep: Keep) -> Any:
+    return keep(scaling.by_column(block[:]))
+
+
+def _part(blocks: tuple[Floats, ...], number: int, keep: Keep) -> Any:
+    return keep(blocks[number])
 
 
 def fit_columns(blocks: list[Floats], fit: Fit) -> Scaling:

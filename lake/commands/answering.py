@@ -48,7 +48,14 @@ def deliver_table(
     asked: Asked, answer: "Callable[[], pd.DataFrame]", show: "Callable[[pd.DataFrame], None]"
 ) -> None:
     """The same of a table that is made as a whole, after the file's name is found to be good."""
-    deliver(asked, answer, lambda: show(answer()))
+
+    def noted() -> "pd.DataFrame":
+        """The answer, once what a person should know of it is said."""
+        table = answer()
+        say([table.attrs["notes"]] if "notes" in table.attrs else [])
+        return table
+
+    deliver(asked, noted, lambda: show(noted()))
 
 
 def say(notes: Sequence[str]) -> None:
@@ -93,6 +100,12 @@ def cell(value: Any) -> str:
     return f"{value:.4g}" if abs(value) >= LEAST_PLAIN or value == 0 else f"{value:.1e}"
 
 
+def _cells(column: "pd.Series") -> list[str]:
+    """A column's cells; NaN is a number, elsewhere it is pandas' way to say that there is no value."""
+    empty = column.isna() & (column.dtype.kind != "f")
+    return ["" if nothing else cell(value) for value, nothing in zip(column, empty, strict=True)]
+
+
 def shown_symbols(published: Texts, new: Texts, *, reannotated: bool) -> Texts:
     """The symbols that are in use; a probe that the re-annotation gives no gene keeps the published one."""
     return np.where(new == "", published, new) if reannotated else published
@@ -123,7 +136,7 @@ def show_ranking(asked: Asked, table: "pd.DataFrame", numbers: Sequence[str]) ->
 def show_columns(table: "pd.DataFrame", top: int) -> None:
     """Print the first rows of a table, of as many columns as a narrow terminal takes."""
     head = table.head(top)
-    texts = {str(name): [short(cell(v), WIDEST) for v in column] for name, column in head.items()}
+    texts = {str(name): [short(text, WIDEST) for text in _cells(column)] for name, column in head.items()}
     headings = [short(name, WIDEST) for name in texts]
     widths = [
         max(map(len, (heading, *texts[name]))) + PADDING

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lake.atlas_spec import exists
 from lake.cli import STORE, shared_options
 from lake.errors import RequestError
 from lake.queries import for_donors
@@ -30,6 +31,7 @@ FORMATS = ("table", "csv", "tsv", "json", "parquet", "feather")
 
 def _options(*options: Command) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
+        """Add them so that ``--help`` lists them in their order."""
         for option in reversed(options):
             command = option(command)
         return command
@@ -40,21 +42,25 @@ def _options(*options: Command) -> Callable[[Command], Command]:
 def top(rows: int) -> Callable[[Command], Command]:
     """The option ``--top``, with a default."""
     return click.option(
-        "--top", default=rows, show_default=True, type=click.IntRange(1), help="Rows to print; files get all."
-    )
+        "--top", default=rows, show_default=True, type=click.IntRange(1),
+        help="Rows to print; --output and --format give all.",
+    )  # fmt: skip
 
 
 DONORS = click.option(
-    "--donors", default="all", show_default=True, help="Donor numbers or uids, comma between."
-)
+    "--donors", default="all", show_default=True,
+    help="Donor numbers or uids, comma between: 9861,H0351.2002.",
+)  # fmt: skip
 GENES = click.option(
     "-g", "--gene", "genes", multiple=True, metavar="GENE",
     help="Symbol, Entrez id or probe id. Repeatable.",
 )  # fmt: skip
-ALL_PROBES = click.option("--all-probes", is_flag=True, help="Expression of all probes; for files.")
+ALL_PROBES = click.option(
+    "--all-probes", is_flag=True, help="Expression of all probes, with --output or --format."
+)
 PUBLISHED = click.option(
     "--no-reannotated", "reannotated", flag_value=False, default=True, type=bool,
-    help="Gene symbols as published, not re-annotated.",
+    help="Take gene symbols as published, not as re-annotated.",
 )  # fmt: skip
 ANSWER = _options(
     click.option(
@@ -67,11 +73,16 @@ ANSWER = _options(
     ),
 )  # fmt: skip
 SELECTED = _options(
-    click.option("--selected", is_flag=True, help="One value a gene, by a pipeline's choice of probes."),
-    click.option("--probe-selection", metavar="METHOD", help="The choice, as for `ahba run`."),
-    click.option("--donor-probes", metavar="WHO", help="Who chooses, as for `ahba run`."),
-    click.option("--ibf-threshold", type=float, help="Intensity filter, as for `ahba run`."),
-)
+    click.option(
+        "--selected", is_flag=True,
+        help="One value a gene, by `ahba run`'s choice of probes; so do the three options below.",
+    ),
+    click.option("--probe-selection", metavar="METHOD", help="How probes are chosen, as for `ahba run`."),
+    click.option("--donor-probes", metavar="WHO", help="Which donors choose them, as for `ahba run`."),
+    click.option(
+        "--ibf-threshold", type=float, help="Keep probes detected in this proportion of samples (`ahba run`)."
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class Asked:
     @property
     def chosen_donors(self) -> str | list[str]:
         """``all``, or the donors between the commas."""
-        return self.donors if self.donors == "all" else listed(self.donors)
+        return all_or_listed(self.donors)
 
     def of_genes(self, selection: Selection, genes: Sequence[str]) -> Selection:
         """The selection's genes, by the symbols that are in use."""
@@ -144,8 +155,11 @@ def asks(*options: Command, top_rows: int = 10) -> Callable[[Command], Command]:
     shared = {field.name for field in fields(Asked)}
 
     def add(command: Command) -> Command:
+        """Add the options, and what gathers their values."""
+
         @functools.wraps(command)
         def asking(**given: Any) -> Any:
+            """Call the command with what was asked as one."""
             asked = Asked(**{name: given.pop(name) for name in shared & set(given)})
             return command(asked, **given)
 
@@ -160,6 +174,11 @@ asks_store = functools.partial(asks, STORE)
 def listed(text: str) -> list[str]:
     """The parts between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def all_or_listed(text: str) -> str | list[str]:
+    """``all``, or the parts between commas."""
+    return text if text == "all" else listed(text)
 
 
 # ---- places as words ----
@@ -188,7 +207,8 @@ def _sphere(store: Lake, text: str) -> Selection:
 
 def _region(store: Lake, text: str) -> Selection:
     atlas, mark, regions = text.rpartition("#")
-    return store.in_atlas(atlas, listed(regions)) if mark else store.in_atlas(text)
+    named = mark and not exists(text)  # a file's own name may have the mark
+    return store.in_atlas(atlas, listed(regions)) if named else store.in_atlas(text)
 
 
 PLACES: dict[str, tuple[Callable[[Lake, str], Selection], str]] = {

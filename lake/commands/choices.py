@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from lake.commands.asking import all_or_listed
 from lake.errors import RequestError
 from lake.pipelines import read_pipeline, read_reannotation
 from transforms.aggregate import METRICS
@@ -33,6 +34,7 @@ class _Optional(click.ParamType[Any]):
         self.name = name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value, or None."""
         if value is None or value in ("None", "none"):
             return None
         try:
@@ -141,6 +143,7 @@ def options_of_choices(
     """
 
     def add(command: Command) -> Command:
+        """Add them so that ``--help`` lists them in their order."""
         for option in reversed(_options(without, {**vars(_DEFAULTS), **defaults})):
             command = option(command)
         return command
@@ -215,8 +218,8 @@ def given_choices(options: Mapping[str, Any]) -> dict[str, Any]:
         If two options contradict each other.
     """
     context = click.get_current_context()
-    written = {
-        name: _listed(name, options[name])
+    written: dict[str, Any] = {
+        name: all_or_listed(options[name]) if name in _LISTS else options[name]
         for name in _NAMES
         if name in options and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
@@ -227,12 +230,6 @@ def given_choices(options: Mapping[str, Any]) -> dict[str, Any]:
             raise RequestError("--reannotation names a table, and --no-reannotated asks for none.")
         written["reannotated"] = read_reannotation(written.pop("reannotation"))
     return written
-
-
-def _listed(name: str, value: Any) -> Any:
-    if name not in _LISTS or value == "all":
-        return value
-    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 choice_options = options_of_choices()

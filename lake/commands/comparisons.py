@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lake.commands.answering import deliver_table, say, show_ranking
+from lake.commands.answering import deliver_table, show_ranking
 from lake.commands.asking import DONORS, GENES, PUBLISHED, SELECTED, Asked, asks_store
 from lake.commands.printing import print_text
 
@@ -19,15 +19,21 @@ RANKED = ("difference", "fold_change", "n_higher", "t", "p_value", "fdr")
 @click.argument("b", metavar="[OTHER]", required=False)
 @asks_store(
     click.option(
-        "--test", default="donors", show_default=True, help="donors, permutation, or samples (the portal's)."
+        "--test", default="donors", show_default=True,
+        help="donors: moderated t of the donors' differences; permutation: of labels within donors; "
+        "samples: t over samples, as if independent, in the manner of the Allen portal.",
     ),
-    click.option("--permutations", default=1000, show_default=True, help="For --test permutation."),
-    click.option("--seed", default=0, show_default=True, help="For --test permutation."),
+    click.option(
+        "--permutations", default=1000, show_default=True, help="Shuffles of --test permutation."
+    ),
+    click.option(
+        "--seed", default=0, show_default=True, help="Of the shuffles: equal seeds give equal p values."
+    ),
     GENES,
     PUBLISHED,
     SELECTED,
     DONORS,
-)
+)  # fmt: skip
 def compare(asked: Asked, a: str, b: str | None, test: str, permutations: int, seed: int) -> None:
     """Every probe (or gene) in PLACE against OTHER, or against all other samples.
 
@@ -45,14 +51,15 @@ def compare(asked: Asked, a: str, b: str | None, test: str, permutations: int, s
     second = first.others(asked.chosen_donors) if b is None else asked.place(b)
     if asked.genes:
         first, second = (asked.of_genes(place, asked.genes) for place in (first, second))
-    say(first.notes)
 
     def answer() -> "pd.DataFrame":
+        """The whole table; made once the output is known to be good."""
         return asked.lake.compare(
             first, second, test=test, permutations=permutations, seed=seed, pipeline=pipeline
         )
 
     def show(table: "pd.DataFrame") -> None:
+        """Its first rows."""
         print_text(f"{table.attrs['question']}: donors {table.attrs['donors']}")
         show_ranking(asked, table, RANKED)
 
@@ -82,13 +89,13 @@ def correlated(asked: Asked, gene: str, within: str | None, method: str) -> None
     place = asked.place(within)
 
     def answer() -> "pd.DataFrame":
-        table = asked.lake.correlated(
+        """The whole table; made once the output is known to be good."""
+        return asked.lake.correlated(
             gene, within=place, method=method, pipeline=pipeline, reannotated=asked.reannotated
         )
-        say([table.attrs["notes"]] if "notes" in table.attrs else [])
-        return table
 
     def show(table: "pd.DataFrame") -> None:
+        """Its first rows."""
         print_text(table.attrs["question"])
         show_ranking(asked, table, ("r",))
 

@@ -9,24 +9,22 @@ from ingest.fetch import fetch as fetch_files
 from ingest.fetch import plan as plan_downloads
 from ingest.simulate import simulate as simulate_files
 from lake.cli import shared_options
+from lake.commands.asking import DONORS, all_or_listed, listed
 from lake.commands.printing import file_size, print_table, print_text
+from lake.errors import RequestError
 from lake.ingestion import KINDS, ingest_directory
 from lake.layout import SIMULATED_NOTE
 from lake.progress import Reporter
 from lake.store import Lake
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
-DONORS = click.option(
-    "--donors",
-    default="all",
-    show_default=True,
-    help="Donor numbers or uids, comma between: 9861,H0351.2002.",
-)
 
 
-def listed(text: str) -> str | list[str]:
-    """``all``, or the parts between commas."""
-    return text if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+def _kinds(what: str) -> list[str]:
+    """What ``--what`` names."""
+    if not (kinds := listed(what)):
+        raise RequestError("--what names nothing: leave it out, or name one of the kinds that --help lists.")
+    return kinds
 
 
 @click.command()
@@ -64,11 +62,11 @@ def fetch(
       ahba fetch ahba-data --donors 9861 --dry-run
       ahba fetch ahba-data --what microarray,rnaseq
     """
-    kinds = [kind.strip() for kind in what.split(",")]
+    kinds = _kinds(what)
     check_sizes = False if no_size_check else None
     if dry_run:
         downloads = plan_downloads(
-            directory, donors=listed(donors), what=kinds, base_url=base_url, check_sizes=check_sizes
+            directory, donors=all_or_listed(donors), what=kinds, base_url=base_url, check_sizes=check_sizes
         )
         rows = [
             (item.donor, item.what, file_size(item.size or item.approximate_size or 0), item.target, item.url)
@@ -79,7 +77,7 @@ def fetch(
     with Reporter(quiet=quiet).showing() as report:
         fetched = fetch_files(
             directory,
-            donors=listed(donors),
+            donors=all_or_listed(donors),
             what=kinds,
             base_url=base_url,
             check_sizes=check_sizes,
@@ -131,7 +129,7 @@ def simulate(
         folders = simulate_files(
             directory,
             probes=probes,
-            donors=listed(donors),
+            donors=all_or_listed(donors),
             samples_scale=samples_scale,
             seed=seed,
             metadata=metadata,
@@ -181,8 +179,8 @@ def ingest(
         done = ingest_directory(
             directory,
             store,
-            donors=listed(donors),
-            what=[kind.strip() for kind in what.split(",")],
+            donors=all_or_listed(donors),
+            what=_kinds(what),
             replace=replace,
             progress=report,
         )

@@ -1,12 +1,13 @@
 """``ahba coexpression``, ``stable`` and ``distances``: what is made of a run's tables, and of atlases."""
 
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lake.cli import shared_options
-from lake.commands.answering import deliver_table, show_columns
+from lake.commands.answering import deliver_table, say_origin, show_columns
 from lake.commands.asking import DONORS, Asked, asks
 from lake.commands.printing import print_text
 from lake.errors import RequestError
@@ -43,7 +44,10 @@ OF_REGIONS = ("distance", "correction", "structure_pairs", "store")
     "--correction", metavar="CURVE",
     help="regions: also without distance: linear, exp, exp_1_0, exp0, exp1, decay or removeMean.",
 )  # fmt: skip
-@click.option("--structure-pairs", help="regions: fit each pair of structures apart: all, abagen.")
+@click.option(
+    "--structure-pairs",
+    help="regions: fit the --correction to each pair of structures by itself: all, or abagen (its pairs).",
+)
 @click.option("--store", help="regions: the store, for --distance samples.")
 @shared_options
 def coexpression(
@@ -111,23 +115,15 @@ def _samples_of(expression: "pd.DataFrame", atlas: Any, path: str | None) -> tup
     """The samples that the expression was made of, and their regions."""
     if path is None:
         raise RequestError("--distance samples takes the store that has them: add --store.")
-    from lake.distances import sampled_places
+    from lake.distances import averaged_places
     from lake.store import Lake
 
-    store = Lake(path)
-    if store.snapshot != expression.attrs["snapshot"]:
-        raise RequestError(
-            f"The table was made from snapshot {expression.attrs['snapshot']}, and {path} is at "
-            f"{store.snapshot}: give the store it was made from."
-        )
-    of_places = ("tolerance", "matching", "corrected_mni")
-    places = {name: expression.attrs["parameters"][name] for name in of_places}
-    return sampled_places(store, atlas, donors=expression.attrs["donors"], **places)
+    return averaged_places(Lake(path), atlas, expression.attrs)
 
 
 def _name_in(tables: Path, spec: str) -> str:
     """An atlas's name in the tables; what is no name there is loaded, and says it."""
-    if list(tables.glob(f"*/*/atlas={spec.replace(':', '-')}")):
+    if list(tables.glob(f"*/*/atlas={escape(spec.replace(':', '-'))}")):
         return spec
     from lake.catalogue import atlas
 
@@ -180,9 +176,9 @@ def stable(
 @asks(
     click.option(
         "--method", default="centroids", show_default=True,
-        help="Between centroids, means of samples, or along the surface.",
+        help="centroids; samples: between the means of a region's samples; surface: along it.",
     ),
-    click.option("--cross-unlabelled", is_flag=True, help="surface: paths may cross what has no region."),
+    click.option("--cross-unlabelled", is_flag=True, help="surface: paths may cross what is in no region."),
     click.option("--store", default="", help="samples: the store that has them."),
     click.option("--tolerance", "--tol", type=float, help="samples: as for `ahba run`."),
     click.option("--matching", help="samples: as for `ahba run`."),
@@ -203,8 +199,15 @@ def distances(asked: Asked, atlas: str, method: str, cross_unlabelled: bool, **p
     given = {name: value for name, value in places.items() if value is not None}
     given |= {"donors": asked.chosen_donors} if asked.donors != "all" else {}
     store = asked.lake if asked.store else None
+
+    def show(table: "pd.DataFrame") -> None:
+        """Its first rows."""
+        show_columns(table, asked.top)
+        if store is not None:
+            say_origin(store)
+
     deliver_table(
         asked,
         lambda: distance_table(atlas, method=method, cross_unlabelled=cross_unlabelled, store=store, **given),
-        lambda table: show_columns(table, asked.top),
+        show,
     )

@@ -9,8 +9,8 @@ from lake.commands.answering import deliver_table, say, say_origin, show_columns
 from lake.commands.asking import Asked, asks_store
 from lake.commands.choices import given_choices, options_of_choices
 from lake.commands.printing import print_text
-from lake.masks import OF_REGIONS, PLACES
-from lake.pipelines import read_pipeline
+from lake.masks import MIRRORED, OF_REGIONS, PLACES, WHOLE_BRAIN
+from lake.pipelines import read_choices
 from lake.progress import Reporter
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ MOST_PRINTED = 3  # genes
 
 
 def _choices() -> dict[str, Any]:
-    """The choices that were written; of a file's pipeline those that are not on regions."""
+    """The choices that were written; of those that a file states, the ones that are not on regions."""
     given = given_choices(click.get_current_context().params)
     file = given.pop("pipeline_file", None)
-    named = {} if file is None else {**vars(read_pipeline(file))}
+    named = {} if file is None else read_choices(file)
     return {name: value for name, value in named.items() if name not in OF_REGIONS} | given
 
 
@@ -33,14 +33,14 @@ def _choices() -> dict[str, Any]:
 @click.argument("mask_spec", metavar="[MASK]", required=False)
 @asks_store(
     click.option("-g", "--gene", "genes", multiple=True, metavar="G", help="Symbol. Repeatable; else all."),
-    options_of_choices(without=OF_REGIONS),
+    options_of_choices(without=OF_REGIONS, defaults=WHOLE_BRAIN),
 )
 def mask(asked: Asked, mask_spec: str | None, **_: Any) -> None:
     """Normalised expression of the samples inside MASK, with their places.
 
     MASK is a NIfTI, or any atlas of `ahba run`: what is not 0 is inside. A row a sample, a column a gene;
-    without MASK all samples. Genes are normalised over all samples unless
-    --norm-matched. A file for all genes has some 15,000 columns: name genes with -g, or write Parquet.
+    without MASK all samples. Genes are normalised over all samples unless --norm-matched, whatever a
+    --preset says. A file for all genes has some 15,000 columns: name genes with -g, or write Parquet.
 
     \b
     Examples:
@@ -51,12 +51,14 @@ def mask(asked: Asked, mask_spec: str | None, **_: Any) -> None:
     choices = _choices()
 
     def answer() -> "pd.DataFrame":
+        """The samples; made once the output is known to be good."""
         from lake.masks import masked_table
 
         with Reporter(quiet=asked.quiet).showing() as report:
             return masked_table(asked.lake, mask_spec, genes=asked.genes or None, progress=report, **choices)
 
     def show(table: "pd.DataFrame") -> None:
+        """Their places, and the first genes."""
         symbols = list(table.columns[len(PLACES) :])
         if len(symbols) > MOST_PRINTED:
             say([f"{len(symbols):,} genes, of which {MOST_PRINTED} are printed; -g chooses, -o writes all."])
@@ -80,7 +82,7 @@ def mask(asked: Asked, mask_spec: str | None, **_: Any) -> None:
 @click.option(
     "--n-neighbors", default=10, show_default=True, help="Samples a voxel's mean is made of, by 1/distance."
 )
-@options_of_choices(without=OF_REGIONS)
+@options_of_choices(without=OF_REGIONS, defaults=MIRRORED)
 @shared_options
 def map(  # noqa: A001 - the name of the command
     genes: tuple[str, ...],
@@ -94,7 +96,8 @@ def map(  # noqa: A001 - the name of the command
 ) -> None:
     """Estimate each GENE in every voxel or vertex of a mask from the samples nearest to it.
 
-    Samples are mirrored (bidirectional) unless --lr-mirror says else.
+    Samples are mirrored (bidirectional) unless --lr-mirror says else, and genes normalised over all of
+    them unless --norm-matched, whatever a --preset says.
 
     \b
     Examples:

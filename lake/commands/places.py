@@ -36,6 +36,7 @@ class _TakesNegatives(click.Command):
     ignore_unknown_options = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; a word is an unknown option only if a letter follows its dashes."""
         known = [option for parameter in self.get_params(ctx) for option in parameter.opts]
         _, left, _ = self.make_parser(ctx).parse_args(list(args))
         for word in left:
@@ -48,9 +49,9 @@ class _TakesNegatives(click.Command):
 @click.argument("point", metavar="X,Y,Z")
 @asks_store(
     click.option("--radius", type=float, help="Samples not farther than this, mm."),
-    click.option("-k", "k", type=int, help="So many nearest samples.  [default: 10]"),
+    click.option("-k", "k", type=int, help="So many samples, the nearest.  [default: 10, without --radius]"),
     click.option(
-        "--space", default="mni152", show_default=True, help="Of the point: mni152 or fsaverage (MNI305)."
+        "--space", default="mni152", show_default=True, help="Space of X,Y,Z: mni152 or fsaverage (MNI305)."
     ),
     click.option(
         "--no-corrected-mni", "corrected", flag_value=False, default=True, type=bool,
@@ -76,11 +77,12 @@ def near(asked: Asked, point: str, radius: float | None, k: int | None, space: s
 @click.argument("name")
 @asks_store(
     click.option(
-        "--no-descendants", "descendants", flag_value=False, default=True, type=bool, help="Not its parts."
+        "--no-descendants", "descendants", flag_value=False, default=True, type=bool,
+        help="Leave out the samples of the structures it consists of.",
     ),
-    click.option("--hemisphere", metavar="SIDE", help="L, R, or B: without a side."),
+    click.option("--hemisphere", metavar="SIDE", help="L, R, or B: structures that have no side."),
     *EXPRESSION,
-)
+)  # fmt: skip
 def structure(asked: Asked, name: str, descendants: bool, hemisphere: str | None) -> None:
     """Samples of a structure and its parts, by acronym, name or id.
 

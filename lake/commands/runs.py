@@ -1,8 +1,7 @@
 """``ahba run``: from a store to tables."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import click
 from click.core import ParameterSource
 from dask.utils import format_bytes
 
-from lake.batch_file import read_batch
+from lake.batch import Batch
+from lake.batch_file import AtlasRequest, read_batch
 from lake.cli import shared_options
 from lake.commands.choices import choice_options, pipeline_from
 from lake.commands.printing import print_table, print_text
@@ -18,30 +18,16 @@ from lake.errors import RequestError, RunError
 from lake.export import check_suffix, export
 from lake.forecast import Forecast
 from lake.layout import SIMULATED_NOTE
-from lake.progress import Reporter
-from lake.runs import UnitReport, dry_run, load_any, provenance, tables_for
-from lake.runs import run as run_tables
-from lake.scheduling import connect
+from lake.progress import Reporter, duration
+from lake.runs import UnitReport, dry_run_batch, load_any, provenance, run_batch, tables_for
 from lake.store import Lake
-from transforms.atlas import Atlas
-from transforms.atlas_set import AnyAtlas
 
 MOST_ROWS = 60  # of a table of units; the rest is in run.json
 
+# Fields of a batch that options set, whether or not there is a BATCH.toml.
+RESOURCES = ("memory_limit", "workers", "scheduler", "tls_ca_file", "tls_cert", "tls_key")
 # What goes with BATCH.toml, which says all else.
-BESIDE_A_BATCH = (
-    "batch",
-    "dry",
-    "memory_limit",
-    "workers",
-    "scheduler",
-    "tls_ca",
-    "tls_cert",
-    "tls_key",
-    "allow_functions",
-    "quiet",
-    "debug",
-)
+BESIDE_A_BATCH = ("batch", "dry", *RESOURCES, "allow_functions", "quiet", "debug")
 
 
 def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +36,13 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--tls-key", type=file, help="For a tls:// scheduler: the certificate's key."),
         click.option("--tls-cert", type=file, help="For a tls:// scheduler: this client's certificate."),
-        click.option("--tls-ca", type=file, help="For a tls:// scheduler: the authority's certificate."),
+        click.option(
+            "--tls-ca-file",
+            "--tls-ca",
+            "tls_ca_file",
+            type=file,
+            help="For a tls:// scheduler: the authority's certificate.",
+        ),
         click.option(
             "--scheduler",
             metavar="ADDRESS",
@@ -111,10 +103,6 @@ def run(
     ctx: click.Context,
     /,
     batch: Path | None,
-    store: str | None,
-    atlas_specs: tuple[str, ...],
-    out: Path | None,
-    output_file: Path | None,
     allow_functions: bool,
     quiet: bool,
     debug: bool,
@@ -135,45 +123,61 @@ def run(
       ahba run multiverse.toml --memory-limit 4GB
     """
     reporter = Reporter(quiet=quiet)
+    given = {name: options[name] for name in RESOURCES if options[name] is not None}
     if batch is not None:
         _refuse_beside_a_batch(ctx)
-        _run_batch(batch, options, reporter, functions=allow_functions)
-        return
-    if store is None or not atlas_specs:
-        raise RequestError("Name a BATCH.toml, or --store and --atlas; `ahba run --help` has examples.")
-    if out is None and output_file is None:
-        raise RequestError("Say where the tables go: --out DIRECTORY, --output-file FILE, or both.")
-    if len(atlas_specs) > 1 and (options["atlas_info"] or output_file):
-        raise RequestError("--atlas-info and --output-file go with one --atlas; run the atlases one by one.")
-    if output_file is not None:
-        check_suffix(output_file)
-    atlases = [partial(_load, spec, options) for spec in atlas_specs]
-    opened, pipeline = Lake(store), pipeline_from(options)
-    if out is not None:
-        request = {"out": out, "donor_tables": options["save_donors"]}
-        _run(opened, atlases, [pipeline], request, options, reporter)
-    if output_file is not None and not options["dry"]:
-        atlas = atlases[0]()
-        with reporter.showing():
-            tables, origin = tables_for(opened, atlas, pipeline), provenance(opened, atlas, pipeline)
-        for path in export(
-            output_file, tables, origin, counts=options["save_counts"], donors=options["save_donors"]
-        ):
-            print_text(f"Written: {path}")
+        asked = replace(read_batch(batch, functions=allow_functions), **given)
+        for left_out in asked.left_out:
+            reporter.say(f"Left out, {left_out.combinations:,} combinations: {left_out.reason}")
+        opened = Lake(asked.store)
+        _run(opened, asked, reporter, dry=options["dry"])
+    else:
+        opened = _run_options(options, given, reporter)
     if opened.simulated and not options["dry"]:
         print_text(SIMULATED_NOTE)
 
 
-def _load(spec: str, options: dict[str, Any]) -> AnyAtlas:
-    atlas = load_any(spec, options["atlas_info"], use_info=not options["no_atlas_info"])
-    if not options["hemispheres_from_x"]:
-        return atlas
-    if not isinstance(atlas, Atlas):
-        raise RequestError(
-            "--hemispheres-from-x needs a midline at x = 0, which donors' own spaces do not have: "
-            "give --atlas-info."
-        )
-    return atlas.with_hemispheres_from_x()
+def _run_options(options: dict[str, Any], resources: dict[str, Any], reporter: Reporter) -> Lake:
+    """What is asked for without a file; gives the store."""
+    store, specs, out, file = (options[name] for name in ("store", "atlas_specs", "out", "output_file"))
+    if store is None or not specs:
+        raise RequestError("Name a BATCH.toml, or --store and --atlas; `ahba run --help` has examples.")
+    if out is None and file is None:
+        raise RequestError("Say where the tables go: --out DIRECTORY, --output-file FILE, or both.")
+    if len(specs) > 1 and (options["atlas_info"] or file):
+        raise RequestError("--atlas-info and --output-file go with one --atlas; run the atlases one by one.")
+    if file is not None:
+        check_suffix(file)
+    opened, pipeline = Lake(store), pipeline_from(options)
+    atlases = [_atlas(spec, options) for spec in specs]
+    donors = options["save_donors"] and out is not None
+    batch = Batch.of(atlases, [pipeline], out=out or file, donor_tables=donors, **resources)
+    if out is not None or options["dry"]:
+        _run(opened, batch, reporter, dry=options["dry"])
+    if file is not None and not options["dry"]:
+        _write_file(file, opened, batch, options, reporter)
+    return opened
+
+
+def _atlas(spec: str, options: dict[str, Any]) -> AtlasRequest:
+    return AtlasRequest(
+        spec,
+        options["atlas_info"],
+        use_info=not options["no_atlas_info"],
+        hemispheres_from_x=options["hemispheres_from_x"],
+    )
+
+
+def _write_file(path: Path, store: Lake, batch: Batch, options: dict[str, Any], reporter: Reporter) -> None:
+    """The tables of a batch of one unit as files for other tools."""
+    atlas, pipeline = load_any(batch.atlases[0]), batch.pipelines[0]
+    resources: Any = {name: getattr(batch, name) for name in RESOURCES}
+    with reporter.showing() as report:
+        tables = tables_for(store, atlas, pipeline, watcher=report, **resources)
+    counts, donors = options["save_counts"], options["save_donors"]
+    origin = provenance(store, atlas, pipeline)
+    for written in export(path, tables, origin, counts=counts, donors=donors):
+        print_text(f"Written: {written}")
 
 
 def _refuse_beside_a_batch(ctx: click.Context) -> None:
@@ -189,66 +193,26 @@ def _refuse_beside_a_batch(ctx: click.Context) -> None:
         )
 
 
-def _run_batch(path: Path, options: dict[str, Any], reporter: Reporter, *, functions: bool) -> None:
-    batch = read_batch(path, functions=functions)
-    for left_out in batch.left_out:
-        reporter.say(f"Left out, {left_out.combinations:,} combinations: {left_out.reason}")
-    request = {
-        "out": batch.out,
-        "donor_tables": batch.donor_tables,
-        "reduce": batch.reduce or None,
-        "keep_tables": batch.keep_tables,
-    }
-    given = {name: options[name] or getattr(batch, name) for name in ("memory_limit", "workers", "scheduler")}
-    opened = Lake(batch.store)
-    atlases = [atlas.load for atlas in batch.atlases]
-    _run(opened, atlases, batch.pipelines, request, {**options, **given}, reporter)
-    if opened.simulated and not options["dry"]:
-        print_text(SIMULATED_NOTE)
-
-
-def _run(
-    store: Lake,
-    atlases: Sequence[Any],
-    pipelines: Any,
-    request: dict[str, Any],
-    options: dict[str, Any],
-    reporter: Reporter,
-) -> None:
-    request = request | {name: options[name] for name in ("memory_limit", "workers")}
-    if options["dry"]:
-        _print_forecast(dry_run(store, atlases, pipelines, **request))
+def _run(store: Lake, batch: Batch, reporter: Reporter, *, dry: bool) -> None:
+    if dry:
+        _print_forecast(dry_run_batch(store, batch))
         return
-    with _scheduler(options, reporter) as scheduler, reporter.showing() as report:
-        try:
-            reports = run_tables(store, atlases, pipelines, **request, scheduler=scheduler, progress=report)
-        except RunError as error:
-            if error.reports:
-                _print_reports(error.reports)
-            raise
+    try:
+        with reporter.showing() as report:
+            reports = run_batch(store, batch, watcher=report)
+    except RunError as error:
+        if error.reports:
+            _print_reports(error.reports)
+        raise
     _print_reports(reports)
-    _print_next(request, reports)
+    _print_next(batch, reports)
 
 
-@contextmanager
-def _scheduler(options: dict[str, Any], reporter: Reporter) -> Iterator[Any]:
-    """A client of the cluster that the options name, None without one."""
-    tls = {"ca_file": options["tls_ca"], "cert": options["tls_cert"], "key": options["tls_key"]}
-    if options["scheduler"] is None:
-        if any(tls.values()):
-            raise RequestError("--tls-ca, --tls-cert and --tls-key go with --scheduler tls://host:port.")
-        yield None
-        return
-    with connect(options["scheduler"], **tls) as client:
-        reporter.say(f"Dashboard: {client.dashboard_link}")
-        yield client
-
-
-def _print_next(request: dict[str, Any], reports: Sequence[UnitReport]) -> None:
-    out = str(request["out"])
-    if request.get("keep_tables", True):
+def _print_next(batch: Batch, reports: Sequence[UnitReport]) -> None:
+    out = str(batch.out)
+    if batch.keep_tables:
         print_text(f"Next, in Python: lake.read_expression({out!r}, atlas={reports[0].unit.atlas!r})")
-    if request.get("reduce"):
+    if batch.reduce:
         print_text(f"Next, in Python: lake.read_reductions({out!r})")
 
 
@@ -264,16 +228,10 @@ def _print_forecast(found: Forecast) -> None:
     rows = [(stage.kind, stage.n_stages, stage.n_uses, f"{stage.seconds:,.0f}") for stage in found.stages]
     print_table(headings, rows, numbers=headings[1:])
     print_text(
-        f"To read: {format_bytes(found.bytes_to_read)} before compression. About {_duration(found.seconds)} "
+        f"To read: {format_bytes(found.bytes_to_read)} before compression. About {duration(found.seconds)} "
         f"with {found.resources.workers} workers, and {format_bytes(found.memory)} of memory"
         + (f"; {format_bytes(found.bytes_to_scratch)} go to scratch." if found.bytes_to_scratch else ".")
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:,.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
 
 
 def _print_reports(reports: Sequence[UnitReport]) -> None:

@@ -1,11 +1,15 @@
 """``ahba sql``: a SELECT over labels and tables."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from lake.commands.answering import deliver_table, show_columns
+from lake.commands.answering import deliver_table, say_origin, show_columns
 from lake.commands.asking import Asked, asks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
@@ -31,8 +35,12 @@ def sql(asked: Asked, statement: str, tables: Path | None) -> None:
     """
     from lake.sql import query
 
-    deliver_table(
-        asked,
-        lambda: query(statement, store=asked.lake if asked.store else None, tables=tables),
-        lambda table: show_columns(table, asked.top),
-    )
+    store = asked.lake if asked.store else None
+
+    def show(table: "pd.DataFrame") -> None:
+        """Its first rows."""
+        show_columns(table, asked.top)
+        if store is not None:
+            say_origin(store)
+
+    deliver_table(asked, lambda: query(statement, store=store, tables=tables), show)

@@ -1,7 +1,6 @@
 """``ahba info`` and ``ahba verify``: what a store holds, and whether it is whole."""
 
 import json
-from pathlib import Path
 
 import click
 
@@ -9,6 +8,7 @@ from lake.cli import EXIT_FAILED, STORE, shared_options
 from lake.commands.printing import file_size, print_table, print_text
 from lake.layout import SIMULATED_NOTE
 from lake.progress import Reporter
+from lake.selection import counted
 from lake.store import Lake
 from lake.summary import summarize
 from lake.verification import verify as verify_store
@@ -16,7 +16,10 @@ from lake.verification import verify as verify_store
 
 @click.command()
 @STORE
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True,
+    help="For people, or for programs, which get more.",
+)  # fmt: skip
 @shared_options
 def info(store: str, output: str, quiet: bool, debug: bool) -> None:
     """Say what a store holds: donors, samples, probes, genes, snapshot, sizes, origin.
@@ -57,11 +60,9 @@ def info(store: str, output: str, quiet: bool, debug: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--store", required=True, type=click.Path(path_type=Path, file_okay=False), help="The store's directory."
-)
+@click.option("--store", required=True, metavar="DIRECTORY", help="The store, on a disk of this machine.")
 @shared_options
-def verify(store: Path, quiet: bool, debug: bool) -> None:
+def verify(store: str, quiet: bool, debug: bool) -> None:
     """Read every chunk of a store, check checksums and invariants, name what is damaged.
 
     Exit code 0: whole. 1: damaged.
@@ -76,5 +77,5 @@ def verify(store: Path, quiet: bool, debug: bool) -> None:
         print_text(f"{store} is whole.")
         return
     print_table(["damaged", "what is wrong"], [(damage.where, damage.what) for damage in damages])
-    print_text(f"{len(damages)} damages. Ingest the donors concerned again into a new store.")
+    print_text(f"{counted(len(damages), 'damage')}. Ingest the donors concerned again into a new store.")
     raise click.exceptions.Exit(EXIT_FAILED)

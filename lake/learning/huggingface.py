@@ -65,10 +65,10 @@ def to_huggingface(
     with folder_aside(target) as aside:
         matrix = _in_order(found, memory, aside / "scratch")
         (aside / "data").mkdir()
-        names = list(_write_rows(aside / "data", found, matrix, rows_per_file))
+        names = list(_write_rows(aside / "data", found, matrix, rows_per_file, _schema(found)))
         features = pa.Table.from_pandas(found.features, preserve_index=False)
         pq.write_table(features.replace_schema_metadata(_metadata(found)), aside / "genes.parquet")
-        (aside / "README.md").write_text(card(found, target.name))
+        (aside / "README.md").write_text(card(found, target.name), encoding="utf-8")
         shutil.rmtree(aside / "scratch", ignore_errors=True)
     return [target / "data" / name for name in names]
 
@@ -86,15 +86,17 @@ def _in_order(found: Observations, memory: int, scratch: Path) -> Matrix:
     )
 
 
-def _write_rows(folder: Path, found: Observations, matrix: Matrix, rows_per_file: int) -> Iterator[str]:
+def _write_rows(
+    folder: Path, found: Observations, matrix: Matrix, rows_per_file: int, schema: pa.Schema
+) -> Iterator[str]:
     """Write the files of samples; their names tell how many there are, as a hub's do."""
     n_files = -(-len(found.rows) // rows_per_file)
     for number in range(n_files):
         rows = np.arange(len(found.rows))[number * rows_per_file :][:rows_per_file]
         name = f"train-{number:05d}-of-{n_files:05d}.parquet"
-        with pq.ParquetWriter(folder / name, _schema(found), **_OPTIONS) as writer:
+        with pq.ParquetWriter(folder / name, schema, **_OPTIONS) as writer:
             for start in range(0, len(rows), ROWS_PER_GROUP):
-                writer.write_table(_table(found, matrix, rows[start : start + ROWS_PER_GROUP]))
+                writer.write_table(_table(found, matrix, rows[start : start + ROWS_PER_GROUP]).cast(schema))
         yield name
 
 
@@ -105,8 +107,7 @@ def _table(found: Observations, matrix: Matrix, rows: Any) -> pa.Table:
     """Some rows as columns: labels, coordinates, expression."""
     labels = pa.Table.from_pandas(found.rows.iloc[rows], preserve_index=False)
     labels = labels.append_column("coordinates", _lists(found.coordinates[rows]))
-    table = labels.append_column("expression", _lists(matrix.read(rows)))
-    return table.cast(_schema(found))
+    return labels.append_column("expression", _lists(matrix.read(rows)))
 
 
 def _schema(found: Observations) -> pa.Schema:
@@ -147,6 +148,7 @@ def card(found: Observations, name: str) -> str:
     said = found.provenance
     return _CARD.format(
         name=name,
+        quoted=json.dumps(name),  # YAML's quotes, too
         kind="in the format of the" if "simulated" in said else "of the",
         size=_size(n_rows),
         warning=f"**{said['simulated']}**\n\n" if "simulated" in said else "",
@@ -173,7 +175,7 @@ def _size(n_rows: int) -> str:
 
 
 _CARD = """---
-pretty_name: {name}
+pretty_name: {quoted}
 license: other
 license_name: allen-institute-terms-of-use
 license_link: https://alleninstitute.org/legal/terms-use/

@@ -55,10 +55,11 @@ def map_values(name: str, source: MapLike, keys: pd.Series, coordinates: Floats 
     Raises
     ------
     RequestError
-        If the map is no image of three axes, has no value for any row, or is an image of regions.
+        If the map is no image of three axes, has no value for any row, or is an image of regions; or its
+        values are no numbers, or two of one row.
     """
     if isinstance(source, pd.Series | Mapping):
-        values = np.asarray(pd.Series(source, dtype=np.float64).reindex(keys), np.float64)
+        values = np.asarray(_numbers(name, source).reindex(keys), np.float64)
     elif coordinates is None:
         raise RequestError(
             f"Map {name!r} is an image, which a centroid says little of: give its mean of each region, by "
@@ -71,6 +72,17 @@ def map_values(name: str, source: MapLike, keys: pd.Series, coordinates: Floats 
             f"Map {name!r} has no value for any row; is it in MNI152 (or, of numbers, by {keys.name})?"
         )
     return values
+
+
+def _numbers(name: str, source: pd.Series | Mapping[Any, Any]) -> pd.Series:
+    try:
+        numbers = pd.Series(source, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RequestError(f"Map {name!r} has a value that is no number: correct it.") from None
+    if numbers.index.has_duplicates:
+        twice = numbers.index[numbers.index.duplicated()][0]
+        raise RequestError(f"Map {name!r} has two values of {twice}: leave one of them.")
+    return numbers
 
 
 def _sampled(name: str, source: str | Path | SpatialImage, coordinates: Floats) -> Floats:

@@ -1,7 +1,5 @@
 """Expression with a row a sample, for reading some rows at a time: in memory, or in a Zarr array."""
 
-import os
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,26 +10,13 @@ from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from lake.arrays import damage_named, fast_codecs
+from lake.arrays import damage_named, fast_codecs, forks
 from lake.errors import DamageError
 from lake.learning.order import Integers, runs
 
 Numbers = NDArray[np.floating]
 NAME = "expression"
 BLOCKS_ASIDE = 4  # of which some rows are asked for: in memory at once
-
-
-class _Process:
-    """Whether this process came out of another one by a fork: set by the fork itself."""
-
-    forked = False
-
-    @classmethod
-    def has_forked(cls) -> None:
-        cls.forked = True
-
-
-os.register_at_fork(after_in_child=_Process.has_forked)
 
 
 class Matrix(Protocol):
@@ -84,7 +69,7 @@ class OnDisk:
     dtype: np.dtype[Any]
     owner: object = None
     _array: Any = field(default=None, init=False)
-    _opened_forked: bool = field(default=False, init=False)
+    _forks: int = field(default=0, init=False)
     _aside: Numbers = field(init=False)
     _held: dict[int, int] = field(default_factory=dict, init=False)
 
@@ -135,11 +120,11 @@ class OnDisk:
         return self._held
 
     def _opened(self) -> Any:
-        """The array. What decodes chunks on all cores relies on threads, which a forked process has not."""
-        if self._array is None or (_Process.forked and not self._opened_forked):
-            with damage_named(str(self.path)), nullcontext() if _Process.forked else fast_codecs():
+        """The array, opened again after a fork."""
+        if self._array is None or self._forks != forks():
+            with damage_named(str(self.path)), fast_codecs():
                 self._array = zarr.open_array(self.path / NAME, mode="r").async_array
-            self._opened_forked = _Process.forked
+            self._forks = forks()
         return self._array
 
     def _read_blocks(self, array: Any, into: Numbers, blocks: dict[int, int]) -> None:

@@ -1,7 +1,7 @@
 """What is learnt from: samples (or regions) with their expression and whatever is known of them."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ Regions = AtlasLike | Mapping[str, AtlasLike]
 
 COORDINATES = "coordinates"
 CENTROID = ["centroid_x", "centroid_y", "centroid_z"]
+RESERVED = (COORDINATES, "expression")
 KEYS = {"sample": "well_id", "region": "region"}
 """What a row is -> the column that a user's table of values is matched by."""
 BLOCK_BYTES = 32 << 20
@@ -160,11 +161,19 @@ def _refuse(sentence: str, *choices: Any) -> None:
 
 def _with_maps(found: Observations, maps: Mapping[str, MapLike]) -> Observations:
     key = KEYS[found.kind]
+    _refuse_taken(found, maps, "maps")
     values = {
         name: map_values(name, one, found.rows[key], found.coordinates if found.kind == "sample" else None)
         for name, one in maps.items()
     }
     return replace(found, rows=found.rows.assign(**values))
+
+
+def _refuse_taken(found: Observations, names: Iterable[str], choice: str) -> None:
+    """Refuse new labels that would stand in for known ones."""
+    for name in names:
+        if name in found.rows or name in RESERVED:
+            raise RequestError(f"There is a label {name!r} already: name it otherwise in {choice}=.")
 
 
 # ---- samples of a store ----
@@ -176,6 +185,7 @@ def _of_store(
     selection, parameters = _selection(source, pipeline)
     found = _of_selection(selection, corrected_mni, parameters)
     named = regions if isinstance(regions, Mapping) else {} if regions is None else {"region": regions}
+    _refuse_taken(found, named, "regions")
     labels = {name: region_of(selection, atlas, corrected_mni) for name, atlas in named.items()}
     return replace(found, rows=found.rows.assign(**labels))
 

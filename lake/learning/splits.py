@@ -50,10 +50,10 @@ def at_random(n: int, fraction: float, seed: int) -> Parts:
     Raises
     ------
     RequestError
-        If one of the parts is empty.
+        If the share or the seed makes no sense, or one of the parts is empty.
     """
     held = np.zeros(n, bool)
-    held[shuffled(n, seed, RANDOM)[: round(n * _checked_fraction(fraction))]] = True
+    held[shuffled(n, _checked_seed(seed), RANDOM)[: round(n * _checked_fraction(fraction))]] = True
     return _checked((~held, held), "rows")
 
 
@@ -82,14 +82,16 @@ def by_space(
     Raises
     ------
     RequestError
-        If a number makes no sense, or one of the parts is empty.
+        If a number makes no sense, a row has no coordinates, or one of the parts is empty.
     """
+    if not np.isfinite(coordinates).all():
+        raise RequestError("Some rows have no coordinates: leave them out (Feed.where), or split otherwise.")
     if not (np.isfinite(margin) and margin >= 0 and np.isfinite(size) and size > 0):
         raise RequestError(f"margin={margin!r}, size={size!r}: mm are needed, and a size above 0.")
     cubes, cube, counts = np.unique(
         np.floor(coordinates / size), axis=0, return_inverse=True, return_counts=True
     )
-    drawn = shuffled(len(cubes), seed, SPACE)
+    drawn = shuffled(len(cubes), _checked_seed(seed), SPACE)
     wanted = max(1, round(len(coordinates) * _checked_fraction(fraction)))
     n_drawn = int(np.searchsorted(np.cumsum(counts[drawn]), wanted)) + 1
     held = np.isin(cube.reshape(-1), drawn[:n_drawn])
@@ -101,6 +103,12 @@ def _checked_fraction(fraction: float) -> float:
     if not 0 < fraction < 1:
         raise RequestError(f"fraction={fraction!r}: a share between 0 and 1 is needed.")
     return fraction
+
+
+def _checked_seed(seed: int) -> int:
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise RequestError(f"seed={seed!r}: a whole number, 0 or more, is needed.")
+    return int(seed)
 
 
 def _checked(parts: Parts, what: str) -> Parts:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ingest.simulate import simulate
 from tests import peer
-from tests.test_parity_choices import N_PROBES, RECORDED, SAMPLES_SCALE, SEED, cases, write_records
+from tests.parity_cases import N_PROBES, RECORDED, SAMPLES_SCALE, SEED, cases, write_records
 
 
 def main() -> None:
