@@ -139,13 +139,10 @@ class Engine:
             As soon as it is there; whatever the caller does with it is done before the next is made.
         """
         self._totals |= plan.counts()
-        for _, alike in groupby(plan.units, key=lambda unit: unit.keys["genes"]):
-            sharing_genes = list(alike)
-            groups = [
-                list(group) for _, group in groupby(sharing_genes, key=lambda unit: unit.keys["values"])
-            ]
-            for number, group in enumerate(groups, start=1):
-                yield from self._sharing_values(group, sharing_genes, is_last=number == len(groups))
+        for sharing_genes in _sharing(plan.units, "genes"):
+            groups = _sharing(sharing_genes, "values")
+            for group in groups:
+                yield from self._sharing_values(group, sharing_genes, is_last=group is groups[-1])
 
     def _sharing_values(
         self, units: list[PlannedUnit], sharing_genes: list[PlannedUnit], *, is_last: bool
@@ -156,7 +153,7 @@ class Engine:
             yield from (Outcome(unit, failure) for unit in units)
             return
         placed, labels = [], []
-        for group in _alike(units, "normalisation"):
+        for group in _sharing(units, "normalisation"):
             found = self._label(group[0], genes.samples)
             if isinstance(found, Failure):
                 yield from (Outcome(unit, found) for unit in group)
@@ -264,7 +261,7 @@ class Engine:
             self._progress(kind, self.timings.counts[kind], self._totals.get(kind))
 
 
-def _alike(units: Sequence[PlannedUnit], kind: str) -> list[list[PlannedUnit]]:
+def _sharing(units: Sequence[PlannedUnit], kind: str) -> list[list[PlannedUnit]]:
     """Runs of units that share a stage."""
     return [list(group) for _, group in groupby(units, key=lambda unit: unit.keys[kind])]
 
