@@ -275,7 +275,7 @@ def _is_left(path: Path, writer: int) -> bool:
     """Whether its writer is dead; in a container the next process may well have the same number."""
     if writer == os.getpid():
         return path.stat().st_mtime < STARTED
-    return not _is_running(writer)
+    return not is_running(writer)
 
 
 def _remove(path: Path) -> None:
@@ -285,7 +285,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
+from lake.tables import is_running
+
 LEFTOVER = re.compile(r"\.[^/]+\.(\d+)\.wip")
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
@@ -38,15 +40,5 @@ def folder_aside(target: Path) -> Iterator[Path]:
 def _clear_leftovers(target: Path) -> None:
     for path in target.parent.glob(f".{escape(target.name)}.{HOST}.*.wip"):
         writer = LEFTOVER.fullmatch(path.name)
-        if writer and (int(writer[1]) == os.getpid() or not _is_running(int(writer[1]))):
+        if writer and (int(writer[1]) == os.getpid() or not is_running(int(writer[1]))):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
