@@ -5,7 +5,6 @@ probe's row lies (`ingest.matrix_lines`); rows are then read and parsed (`ingest
 threads as there are. A file that is not as it should be is gone through by `ingest.matrix_faults`.
 """
 
-import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -24,12 +23,6 @@ from ingest.sources import SourceFile
 
 BATCH = 3 << 18  # bytes of text parsed at once: with the numbers they become, they stay in the cache
 _COMMA = ord(",")
-
-# Of the C library, and called with Python's lock held: `os.pread` lets go of it, and with many threads takes
-# it back some microseconds later, which takes longer than to copy a row that was read not long ago.
-_pread = ctypes.PyDLL(None).pread
-_pread.argtypes = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
-_pread.restype = ctypes.c_ssize_t
 
 Values = NDArray[np.float64] | NDArray[np.bool_]
 _Parser = Callable[[NDArray[np.uint8], NDArray[np.int64], Any], None]
@@ -144,9 +137,9 @@ class Matrix:
         lengths = self.lines.stops[lines] - starts
         stops = np.cumsum(lengths + 1) - 1
         text = np.empty(stops[-1] + 1, np.uint8)
-        places = text.ctypes.data + stops - lengths
-        for start, place, length in zip(starts.tolist(), places.tolist(), lengths.tolist(), strict=True):
-            if _pread(self._descriptor, place, length, start) != length:
+        view, places = text.data, stops - lengths
+        for start, place, stop in zip(starts.tolist(), places.tolist(), stops.tolist(), strict=True):
+            if os.preadv(self._descriptor, [view[place:stop]], start) != stop - place:
                 self._refuse_change()
         text[stops] = _COMMA
         return text, stops

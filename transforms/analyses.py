@@ -13,7 +13,6 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import pdist
 
 from transforms.errors import ChoiceError
 
@@ -61,6 +60,8 @@ def coexpression_distance_correlation(expression: Table, centroids: Table) -> fl
     ----------
     Markello et al. 2021, eLife 10:e72129, "Correlated gene expression".
     """
+    from scipy.spatial.distance import pdist
+
     values, places = _values(expression), _aligned(centroids, expression, "centroids", partly=False)
     varied = values.max(axis=1, initial=-np.inf) > values.min(axis=1, initial=np.inf)  # False for NaN
     kept = varied & ~np.isnan(places.sum(axis=1))

@@ -9,14 +9,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 from nibabel.affines import apply_affine
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from transforms.atlas_info import (
     INFO_COLUMNS,
@@ -26,6 +25,7 @@ from transforms.atlas_info import (
     labels_only,
 )
 from transforms.errors import AtlasError
+from transforms.search import search_tree
 from transforms.surface_labels import (
     Annotation,
     Mesh,
@@ -36,6 +36,9 @@ from transforms.surface_labels import (
     surface_labels,
 )
 from transforms.volume_labels import MAX_REGION_ID, check_image, labelled_voxels, read_labels
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 __all__ = [
     "MAX_REGION_ID",
@@ -229,7 +232,7 @@ class Atlas:
         nodes = np.flatnonzero(labels)
         ids = _region_ids(labels[nodes], name)
         table = surface_info(sides, names, ids) if info is None else check_info(info, ids, name=name)
-        tree = cKDTree(vertices[nodes])
+        tree = search_tree(vertices[nodes])
         return cls(
             name=name,
             space=space,
@@ -288,9 +291,9 @@ class Atlas:
         return axes.min(axis=1), axes.max(axis=1)
 
     @cached_property
-    def tree(self) -> cKDTree:
+    def tree(self) -> "cKDTree":
         """Search tree over ``coordinates``."""
-        return cKDTree(self.coordinates)
+        return search_tree(self.coordinates)
 
     @cached_property
     def grid(self) -> tuple[Floats, Floats, Floats]:
@@ -364,7 +367,7 @@ def _region_ids(labels: Labels, name: str) -> list[int]:
 
 
 def _regions(
-    labels: Labels, coordinates: Floats, info: pd.DataFrame, *, on_node: cKDTree | None = None
+    labels: Labels, coordinates: Floats, info: pd.DataFrame, *, on_node: "cKDTree | None" = None
 ) -> pd.DataFrame:
     """Table of the regions; `on_node` moves each centroid to the nearest labelled node."""
     position = np.searchsorted(info.index.to_numpy(), labels)

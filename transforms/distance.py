@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.spatial.distance import cdist
 
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
@@ -121,6 +120,8 @@ REGION_DISTANCES: dict[str, Callable[[_Request], Floats]] = {
 
 def _euclidean(places: Floats) -> Floats:
     """Distances between all pairs of places; NaN to and from a place that is NaN."""
+    from scipy.spatial.distance import cdist
+
     distances: Floats = cdist(places, places)
     return distances
 
@@ -179,10 +180,12 @@ def path_lengths(graph: sparse.csr_array, nodes: Integers) -> Floats:
     (node, node) float64 array
         In the graph's unit, symmetric; NaN where no path joins two nodes.
     """
+    from scipy.sparse.csgraph import dijkstra
+
     lengths = np.empty((len(nodes), len(nodes)))
     for start in range(0, len(nodes), SOURCES_AT_ONCE):
         rows = slice(start, start + SOURCES_AT_ONCE)
-        lengths[rows] = sparse.csgraph.dijkstra(graph, directed=False, indices=nodes[rows])[:, nodes]
+        lengths[rows] = dijkstra(graph, directed=False, indices=nodes[rows])[:, nodes]
     # A path's sum depends in its last bit on the end one starts from.
     lengths = np.minimum(lengths, lengths.T)
     lengths[np.isinf(lengths)] = np.nan

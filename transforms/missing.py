@@ -22,12 +22,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import cKDTree
 
 from transforms.atlas import Atlas
 from transforms.distance import surface_graph
 from transforms.samples import MNI
+from transforms.search import search_tree
 
 Integers = NDArray[np.int64]
 Floats = NDArray[Any]  # float64, and on surfaces float32
@@ -230,7 +229,7 @@ def _interpolate_regions(
 def _nearest_in_space(atlas: Atlas, nodes: Integers, places: Integers) -> tuple[Integers, Floats]:
     """The nearest of some nodes to each of `nodes`, the first of equals, and its distance in mm."""
     points, sites = atlas.coordinates[nodes], atlas.coordinates[places]
-    distance, found = cKDTree(sites).query(points, k=[1, 2])
+    distance, found = search_tree(sites).query(points, k=[1, 2])
     nearest = found[:, 0].astype(np.int64)
     contested = np.flatnonzero(distance[:, 1] <= distance[:, 0] * (1 + ROUNDING))
     size = max(1, DISTANCES_AT_ONCE // len(places))
@@ -242,6 +241,8 @@ def _nearest_in_space(atlas: Atlas, nodes: Integers, places: Integers) -> tuple[
 
 def _nearest_along_mesh(atlas: Atlas, nodes: Integers, places: Integers) -> tuple[Integers, Floats]:
     """As `_nearest_in_space`, but along the mesh; in float32, whose rounding makes ties, as abagen has it."""
+    from scipy.sparse.csgraph import dijkstra
+
     graph = _graph(atlas)
     nearest = np.zeros(len(nodes), dtype=np.int64)
     distance = np.full(len(nodes), np.inf, dtype=np.float32)

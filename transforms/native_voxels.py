@@ -10,10 +10,10 @@ Source: Arnatkeviciute et al. 2019, NeuroImage 189:353.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from transforms.atlas import Atlas
 from transforms.errors import AtlasError
+from transforms.search import search_tree
 
 Points = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -84,7 +84,7 @@ def _first_nearest(places: Points, voxels: Points, tolerance: float) -> NDArray[
     near = _near(places, voxels, tolerance)
     if not len(places) or not len(near):
         return chosen
-    tree = cKDTree(voxels[near], balanced_tree=False, compact_nodes=False)
+    tree = search_tree(voxels[near], balanced_tree=False, compact_nodes=False)
     distance, _ = tree.query(places, distance_upper_bound=tolerance + 1)
     within = np.flatnonzero(distance <= tolerance + EQUAL)
     balls = tree.query_ball_point(places[within], distance[within] + EQUAL)
