@@ -6,7 +6,7 @@ and :func:`gene_expression` applies it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from transforms.blocks import gather, rearranged
 from transforms.errors import ChoiceError
 from transforms.kept import ChosenRows
 from transforms.reannotation import Reannotation
+from transforms.tasks import task
 
 GENES_PER_BLOCK = 2_048
 PROBES_PER_BLOCK = 4_096
@@ -197,27 +198,29 @@ def detected_fraction(
     wanted, places = np.unique(rows, return_inverse=True)
     calls = da.asanyarray(detected.transpose("probe", "sample").data)
     weights = np.bincount(samples["column"].to_numpy(), minlength=calls.shape[1]).astype(np.float32)
-    edges = [0, *accumulate(calls.chunks[0])]
-    chunks = [int(chunk) for chunk in np.unique(np.searchsorted(edges, wanted, side="right") - 1)]
-    counts = da.concatenate([_times_detected(calls, chunk, weights) for chunk in chunks])
-    read = np.concatenate([np.arange(edges[chunk], edges[chunk + 1]) for chunk in chunks])
+    row_edges, column_edges = ([0, *accumulate(sizes)] for sizes in calls.chunks)
+    blocks = calls.to_delayed(optimize_graph=False)
+    chunks = [int(chunk) for chunk in np.unique(np.searchsorted(row_edges, wanted, side="right") - 1)]
+    parts = [(start, end) for start, end in pairwise(column_edges) if weights[start:end].any()]
+    counted = [
+        task(partial(_weighted_calls, weights=weights[start:end]), blocks[chunk, column_edges.index(start)])
+        for chunk in chunks
+        for start, end in parts
+    ]
+    read = np.concatenate([np.arange(row_edges[chunk], row_edges[chunk + 1]) for chunk in chunks])
     found = np.isin(read, wanted).nonzero()[0][places]
-    fraction = rearranged(counts.rechunk(-1, method="tasks"), found) / len(samples)
+    finish = partial(_fractions, n_parts=len(parts), found=found, n_samples=len(samples))
+    fraction = da.from_delayed(task(finish, counted), (len(rows),), np.float64, meta=np.empty(0))
     return xr.DataArray(fraction, dims="probe", name="detected_fraction")
 
 
-def _times_detected(calls: da.Array, row_chunk: int, weights: NDArray[np.float32]) -> da.Array:
-    """How often each probe of a chunk of rows is detected; chunks of samples without weight are not read."""
-    edges = [0, *accumulate(calls.chunks[1])]
-    parts = [
-        calls.blocks[row_chunk, column].map_blocks(
-            _weighted_calls, weights[start:end], drop_axis=1, dtype=np.float64, meta=np.empty(0)
-        )
-        for column, (start, end) in enumerate(pairwise(edges))
-        if weights[start:end].any()
-    ]
-    total: da.Array = reduce(da.add, parts)
-    return total
+def _fractions(
+    counts: list[NDArray[np.float64]], *, n_parts: int, found: NDArray[np.integer], n_samples: int
+) -> NDArray[np.float64]:
+    """Counts of the parts of each chunk of rows, to fractions of the rows found in all of them."""
+    by_chunk = [np.sum(counts[first : first + n_parts], axis=0) for first in range(0, len(counts), n_parts)]
+    fraction: NDArray[np.float64] = np.concatenate(by_chunk)[found] / n_samples
+    return fraction
 
 
 def _weighted_calls(calls: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float64]:
