@@ -18,7 +18,7 @@ import filelock
 
 from ingest.sources import DonorFiles
 from lake.donor_tables import COMMON_TABLES
-from lake.errors import RequestError, StoreError
+from lake.errors import NoStoreError, RequestError, StoreError
 from lake.manifest import WORK_IN_PROGRESS, DonorEntry, Manifest, metadata_digest, sync, sync_tree
 from lake.store import Lake
 
@@ -68,7 +68,7 @@ def only_writer(store: Path) -> Iterator[None]:
         If another ingest holds it, or the directory is something else.
     """
     if not _is_ours(store):
-        raise StoreError(f"{store}: the directory is not empty and no ahba-lake store; name a new one.")
+        raise NoStoreError(f"{store}: the directory is not empty and no ahba-lake store; name a new one.")
     lock = filelock.FileLock(store / LOCK)
     try:
         lock.acquire(timeout=0)

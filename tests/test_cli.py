@@ -306,7 +306,7 @@ def test_a_file_for_a_store(tmp_path: Path, published: Path) -> None:
 
 def test_a_foreign_directory(tmp_path: Path, published: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    fails("ingest", published, "--store", tmp_path, code=1, says="Error: .*not empty and no ahba-lake store")
+    fails("ingest", published, "--store", tmp_path, code=2, says="Error: .*not empty and no ahba-lake store")
     assert tree(tmp_path) == {"notes.txt": b"mine"}
 
 
