@@ -58,8 +58,11 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        with _nothing_to_collect():
-            command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        name = COMMANDS[cmd_name][0]
+        if name not in sys.modules:
+            with _nothing_to_collect():
+                importlib.import_module(name)
+        command: click.Command = getattr(sys.modules[name], cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -98,6 +98,9 @@ class Engine:
         Where values go that memory has no room for; None keeps all of them where dask keeps results.
     donors : bool
         Make each donor's own tables too.
+    keeps_rows : bool
+        Keep the chosen probes' rows from when they were scored, if memory has room. Not for a cluster: there
+        a block would go from worker to worker as a whole, for each donor's part of it.
     progress : callable, optional
         Called with (kind of stage, how many are made, how many the plan has: None while it grows).
     """
@@ -110,9 +113,11 @@ class Engine:
         *,
         scratch: Scratch | None = None,
         donors: bool = False,
+        keeps_rows: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self._store, self._source, self._resources = store, source, resources
+        self._keeps_rows = keeps_rows
         self._scratch, self._donors, self._progress = scratch, donors, progress
         self._latest: dict[str, _Latest] = defaultdict(_Latest)
         self._prepared: dict[str, pd.DataFrame] = {}
@@ -180,9 +185,8 @@ class Engine:
         with self._made("genes"):
             needed = self._needed_by(sharing, samples)
             fits = 8 * len(needed) * probes["gene_symbol"].nunique() <= self._resources.room
-            return choose_genes(
-                self._source_of(unit), unit.pipeline, samples, probes, keep=needed if fits else None
-            )
+            keep = needed if self._keeps_rows and fits else None
+            return choose_genes(self._source_of(unit), unit.pipeline, samples, probes, keep=keep)
 
     def _needed_by(self, units: list[PlannedUnit], samples: pd.DataFrame) -> NDArray[np.intp]:
         """Positions of the prepared samples that one of the units needs, ascending."""

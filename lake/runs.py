@@ -255,6 +255,7 @@ def _engine(
             resources,
             scratch=scratch if is_local else None,
             donors=donors,
+            keeps_rows=is_local,
             progress=watcher.stage,
         )
 
