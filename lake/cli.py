@@ -56,6 +56,7 @@ class _Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load the module of a subcommand and give the command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         name = COMMANDS[cmd_name][0]

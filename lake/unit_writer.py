@@ -141,6 +141,7 @@ class _Told:
             self._tell()
 
     def made(self, outcome: Outcome) -> None:
+        """Count a unit that the engine has made, and tell."""
         self._made.add(outcome.unit.number)
         if isinstance(outcome.tables, Failure):
             self._failed.add(outcome.unit.number)
@@ -151,6 +152,7 @@ class _Told:
     def finished(
         self, unit: PlannedUnit, written: "Future[UnitReport]"
     ) -> tuple[tuple[int, int], UnitReport]:
+        """Wait until a unit is written: its number and its report. One that failed only then is told."""
         report = written.result()
         if report.status == "failed" and unit.number not in self._failed:
             self._failed.add(unit.number)

@@ -201,11 +201,12 @@ def detected_fraction(
     row_edges, column_edges = ([0, *accumulate(sizes)] for sizes in calls.chunks)
     blocks = calls.to_delayed(optimize_graph=False)
     chunks = [int(chunk) for chunk in np.unique(np.searchsorted(row_edges, wanted, side="right") - 1)]
-    parts = [(start, end) for start, end in pairwise(column_edges) if weights[start:end].any()]
+    by_column = enumerate(weights[start:end] for start, end in pairwise(column_edges))
+    parts = [(column, own) for column, own in by_column if own.any()]  # others are not read
     counted = [
-        task(partial(_weighted_calls, weights=weights[start:end]), blocks[chunk, column_edges.index(start)])
+        task(partial(_weighted_calls, weights=own), blocks[chunk, column])
         for chunk in chunks
-        for start, end in parts
+        for column, own in parts
     ]
     read = np.concatenate([np.arange(row_edges[chunk], row_edges[chunk + 1]) for chunk in chunks])
     found = np.isin(read, wanted).nonzero()[0][places]
