@@ -314,6 +314,13 @@ def test_neither_block_size_nor_store_order_nor_chunks_change_a_choice(data):
         assert found.tolist() == expected.tolist()
 
 
+def test_a_row_correlates_to_the_last_bit_the_same_alone_and_in_a_block():
+    """Probes whose scores are equal but for rounding are chosen between by the last bit."""
+    one, other = np.random.default_rng(0).integers(0, 30, (2, 200, 47)).astype(float)
+    alone = [spearman(one[row : row + 1], other[row : row + 1]) for row in range(len(one))]
+    np.testing.assert_array_equal(spearman(one, other), np.concatenate(alone))
+
+
 @pytest.mark.parametrize("mode", DONOR_PROBES)
 @pytest.mark.parametrize("method", SCORING)
 def test_the_order_of_donors_changes_nothing(method, mode):

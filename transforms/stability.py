@@ -264,7 +264,8 @@ def spearman(one: Floats, other: Floats) -> Floats:
 
 
 def _scaled_ranks(values: Floats) -> Floats:
-    ranks = pd.DataFrame(values).rank(axis=1).to_numpy()
+    # Row by row in memory: sums of rows then round the same in a block of any size.
+    ranks = np.ascontiguousarray(pd.DataFrame(values).rank(axis=1))
     deviation = ranks - ranks.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         scaled: Floats = deviation / ranks.std(axis=1, ddof=1, keepdims=True)
