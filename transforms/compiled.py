@@ -1,4 +1,4 @@
-"""This room's kernels in C, where the install has built them; None where NumPy is to do their work."""
+"""The kernels in C of this room, where the install has built them; None where NumPy is to do their work."""
 
 import os
 from importlib import import_module
