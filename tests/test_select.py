@@ -17,10 +17,11 @@ from scipy import stats
 
 from transforms.errors import ChoiceError
 from transforms.probes import gene_expression
+from transforms.rank_correlation import spearman
 from transforms.scoring import split_into_blocks
 from transforms.select import choose_probes, probe_scores, select_probes
 from transforms.selections import ABAGEN_SELECTIONS, DONOR_PROBES, SELECTIONS
-from transforms.stability import StructureMeans, diff_stability, spearman
+from transforms.stability import StructureMeans, diff_stability
 
 DATA = Path(__file__).parent / "data"
 RECORDED = json.loads((DATA / "abagen_selection.json").read_text())

@@ -1,8 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Kernels in C: each does what the NumPy code beside its caller does, to the last bit, without Python's lock.
 
+Several threads run them side by side, where NumPy's short steps would have them wait for each other.
+
 Shapes are the callers' to see to; what an index array holds is not looked at here.
 """
+
+from libc.string cimport memcpy
 
 
 def structure_means(
@@ -26,3 +30,75 @@ def structure_means(
                     lost = (summed - total) - term
                     total = summed
                 means[row, structure] = total / (starts[structure + 1] - starts[structure])
+
+
+def sortable(const double[:, ::1] values, unsigned long long[:, ::1] keys, unsigned char[::1] untrusted):
+    """Keys that sort as the values do, with the column in the lowest bits; marks rows not finite."""
+    cdef Py_ssize_t row, column, n_columns = values.shape[1]
+    cdef unsigned long long low = _low_bits(n_columns), bits
+    cdef double value
+    cdef bint finite
+    with nogil:
+        for row in range(values.shape[0]):
+            finite = True
+            for column in range(n_columns):
+                value = values[row, column] + 0.0  # turns -0 into 0
+                memcpy(&bits, &value, sizeof(double))
+                finite &= value - value == 0.0
+                keys[row, column] = (bits & ~low) | <unsigned long long>column
+            untrusted[row] = not finite
+
+
+def sorted_columns(unsigned long long[:, ::1] keys, unsigned char[::1] untrusted):
+    """Sorted keys of `sortable`, over which their columns are written; marks rows with neighbours too close."""
+    cdef Py_ssize_t row, place, n_columns = keys.shape[1]
+    cdef unsigned long long low = _low_bits(n_columns)
+    cdef bint close
+    with nogil:
+        for row in range(keys.shape[0]):
+            close = False
+            for place in range(1, n_columns):
+                close |= (keys[row, place] ^ keys[row, place - 1]) <= low
+            untrusted[row] |= close
+            for place in range(n_columns):
+                keys[row, place] &= low
+
+
+def rank_products(
+    const unsigned long long[:, ::1] one,
+    const int[::1] shared_in_one,
+    const unsigned long long[:, ::1] other,
+    const int[::1] shared_in_other,
+    long long[::1] ranks,
+    long long[::1] products,
+):
+    """Sum over shared columns of the product of their ranks (from 1) among these, in one and in the other.
+
+    `one` and `other` hold column numbers by ascending value. `shared_in_one` tells for each column which of the
+    shared ones it is, or their number if it is none; `ranks` is room for one more than there are of these.
+    """
+    cdef Py_ssize_t row, place
+    cdef int shared, n_shared = ranks.shape[0] - 1
+    cdef long long rank, product
+    with nogil:
+        for row in range(one.shape[0]):
+            rank = 0
+            for place in range(one.shape[1]):
+                shared = shared_in_one[one[row, place]]
+                rank += shared != n_shared
+                ranks[shared] = rank
+            ranks[n_shared] = 0  # so that what is not shared counts nothing
+            rank = product = 0
+            for place in range(other.shape[1]):
+                shared = shared_in_other[other[row, place]]
+                rank += shared != n_shared
+                product += ranks[shared] * rank
+            products[row] = product
+
+
+cdef unsigned long long _low_bits(Py_ssize_t size) noexcept nogil:
+    """As many ones as the numbers 0..size need."""
+    cdef unsigned long long low = 0
+    while low < <unsigned long long>size:
+        low = 2 * low + 1
+    return low

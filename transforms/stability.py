@@ -1,14 +1,12 @@
 """Scores that rank a gene's probes by their profile over structures: the same in all donors, as in RNA-seq.
 
 Differential stability (Hawrylycz et al. 2015, Nat Neurosci 18:1832) is the mean Spearman correlation of a
-probe's structure profile between donors. It is the slowest step of a whole run, so ranks are not sorted anew
-for every donor pair: each donor's profile is sorted once, and the rank of a structure among those that a pair
-shares is the number of shared structures met up to it on a walk along the sorted profile. One walk counts for
-several partners at once.
+probe's structure profile between donors. It is the slowest step of a whole run.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -16,14 +14,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from transforms import compiled
+from transforms.rank_correlation import Pair, pair_correlations, spearman
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
-Unsigned = NDArray[np.uint64]
 
-# Probes worked on together. Fewer stay in the processor's cache, but have threads wait for each other.
-_PROBES_AT_ONCE = 512
-_MEANS_AT_ONCE = 256
-_WORD_BITS = 64  # that counts of several walks share
+# Probes worked on together: so few that their samples, means and ranks stay in the processor's cache.
+_PROBES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,53 +32,58 @@ class StructureMeans:
     ----------
     structures : ndarray of int
         The structure ids, ascending, shape (structures,).
-    order : ndarray of int
-        Positions in `structures`, those with most samples first.
-    layers : tuple of ndarray of int
-        Layer k holds the sample number of the k-th sample of each structure that has so many, in `order`.
-    counts : ndarray of int
-        Samples of each structure, in `order`.
+    members : ndarray of int
+        Sample numbers, structure by structure.
+    starts : ndarray of int
+        Where each structure's begin in `members`, and where the last ends.
     """
 
     structures: Integers
-    order: Integers
-    layers: tuple[Integers, ...]
-    counts: Integers
+    members: NDArray[np.intp]
+    starts: NDArray[np.intp]
 
     @classmethod
     def of(cls, structure_id: Integers, samples: Integers) -> "StructureMeans":
         """Plan the means of the samples with the given numbers; `structure_id` belongs to `samples`."""
         structures, codes, counts = np.unique(structure_id, return_inverse=True, return_counts=True)
-        grouped = samples[np.argsort(codes, kind="stable")]
-        order = np.argsort(-counts, kind="stable")
-        starts, sizes = (np.cumsum(counts) - counts)[order], counts[order]
-        layers = tuple(grouped[starts[sizes > k] + k] for k in range(counts.max()))
-        return cls(structures, order, layers, sizes)
+        members = samples[np.argsort(codes, kind="stable")]
+        starts = np.append(0, np.cumsum(counts))
+        return cls(structures, members.astype(np.intp), starts.astype(np.intp))
 
     def __call__(self, expression: Floats) -> Floats:
         """Mean over each structure's samples, shape (probes, structures).
 
         The sums are compensated (Kahan), as in pandas, so that profiles that tie exactly do so here too.
         """
-        total = expression[:, self.layers[0]]
+        means = np.empty((len(expression), len(self.structures)))
+        if compiled.kernels is not None and expression.flags.c_contiguous:
+            compiled.kernels.structure_means(expression, self.members, self.starts, means)
+            return means
+        total = expression[:, self._layers[0]]
         lost = np.zeros_like(total)
-        for samples in self.layers[1:]:
+        for samples in self._layers[1:]:
             running = total[:, : len(samples)]
             term = expression[:, samples] - lost[:, : len(samples)]
             summed = running + term
             lost[:, : len(samples)] = (summed - running) - term
             total[:, : len(samples)] = summed
-        means = np.empty_like(total)
-        means[:, self.order] = total / self.counts
+        means[:, self._order] = total / self._sizes[self._order]
         return means
 
+    @property
+    def _sizes(self) -> Integers:
+        return np.diff(self.starts)
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """Two donors (by number) and, for each, which of its structures the other has too (aligned)."""
+    @cached_property
+    def _order(self) -> Integers:
+        """Structures, those with most samples first."""
+        return np.argsort(-self._sizes, kind="stable")
 
-    donors: tuple[int, int]
-    shared: tuple[Integers, Integers]
+    @cached_property
+    def _layers(self) -> list[Integers]:
+        """The k-th sample of each structure that has so many, in `_order`."""
+        starts, sizes = self.starts[:-1][self._order], self._sizes[self._order]
+        return [self.members[starts[sizes > k] + k] for k in range(sizes.max())]
 
 
 def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:
@@ -115,21 +118,13 @@ def pair_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFram
         Shape (probes, pairs), pairs in the order of :func:`donor_pairs`; NaN where undefined.
     """
     means = list(_structure_means(samples).values())
-    pairs = [_pair(means, donors) for donors in combinations(range(len(means)), 2)]
+    structures = [mean.structures for mean in means]
+    pairs = [Pair.of(donors, structures) for donors in combinations(range(len(means)), 2)]
     scores = np.empty((len(expression), len(pairs)))
     for first in range(0, len(expression), _PROBES_AT_ONCE):
         part = slice(first, first + _PROBES_AT_ONCE)
-        scores[part] = _pair_correlations([_in_pieces(mean, expression[part]) for mean in means], pairs)
+        scores[part] = pair_correlations([mean(expression[part]) for mean in means], pairs)
     return scores
-
-
-def _in_pieces(mean: StructureMeans, expression: Floats) -> Floats:
-    """All of the means, of so few probes at a time that their samples stay in the processor's cache."""
-    means = np.empty((len(expression), len(mean.structures)))
-    for first in range(0, len(expression), _MEANS_AT_ONCE):
-        part = slice(first, first + _MEANS_AT_ONCE)
-        means[part] = mean(expression[part])
-    return means
 
 
 def donor_pairs(donors: Sequence[str]) -> list[str]:
@@ -142,134 +137,6 @@ def _structure_means(samples: pd.DataFrame) -> dict[str, StructureMeans]:
     donors, structures = samples["donor"].to_numpy(dtype=object), samples["structure_id"].to_numpy()
     numbers = {donor: np.flatnonzero(donors == donor) for donor in pd.unique(donors)}
     return {donor: StructureMeans.of(structures[own], own) for donor, own in numbers.items()}
-
-
-def _pair(means: Sequence[StructureMeans], donors: tuple[int, int]) -> _Pair:
-    one, other = (means[donor].structures for donor in donors)
-    _, in_one, in_other = np.intersect1d(one, other, assume_unique=True, return_indices=True)
-    return _Pair(donors, (in_one, in_other))
-
-
-def _pair_correlations(profiles: Sequence[Floats], pairs: Sequence[_Pair]) -> Floats:
-    """Spearman correlation of the donors' profiles, shape (probes, pairs)."""
-    correlations = np.full((len(profiles[0]), len(pairs)), np.nan)
-    orders = [_order(profile) for profile in profiles]
-    ranks = [_ranks_among_shared(donor, order, pairs) for donor, (order, _) in enumerate(orders)]
-    for number, pair in enumerate(pairs):
-        (one, other), (in_one, in_other) = pair.donors, pair.shared
-        if len(in_one) < 2:
-            continue
-        correlations[:, number] = _rank_correlation(ranks[one].pop(number), ranks[other].pop(number))
-        slow = np.flatnonzero(orders[one][1] | orders[other][1])
-        correlations[slow, number] = spearman(
-            profiles[one][np.ix_(slow, in_one)], profiles[other][np.ix_(slow, in_other)]
-        )
-    return correlations
-
-
-def _order(profile: Floats) -> tuple[Unsigned, NDArray[np.bool_]]:
-    """Column numbers by ascending value, and the rows where these are not to be trusted.
-
-    Two values of such a row are equal or next to it, or one is not finite. NumPy sorts numbers four times as
-    fast as it finds their order, so each value carries its column in its lowest bits.
-    """
-    low = _low_bits(profile.shape[1])
-    keys = (profile + 0.0).view(np.uint64)  # adding turns -0 into 0
-    untrusted = ~np.isfinite(profile.sum(axis=1))
-    keys &= ~low
-    keys |= np.arange(profile.shape[1], dtype=np.uint64)
-    ascending = keys.view(np.float64)
-    ascending.sort(axis=1)
-    apart = keys[:, 1:] ^ keys[:, :-1]
-    untrusted |= (apart <= low).any(axis=1)
-    keys &= low
-    return keys, untrusted
-
-
-def _low_bits(size: int) -> np.uint64:
-    """As many ones as the numbers 0..size need."""
-    return np.uint64((1 << size.bit_length()) - 1)
-
-
-def _ranks_among_shared(donor: int, order: Unsigned, pairs: Sequence[_Pair]) -> dict[int, Unsigned]:
-    """A donor's ranks (from 1) among the structures it shares, for each of its pairs, by pair number."""
-    own = {
-        number: pair.shared[pair.donors.index(donor)]
-        for number, pair in enumerate(pairs)
-        if donor in pair.donors
-    }
-    return dict(zip(own, _subset_ranks(order, list(own.values())), strict=True))
-
-
-def _subset_ranks(order: Unsigned, subsets: Sequence[Integers]) -> list[Unsigned]:
-    """Ranks within each subset of columns, given the order of all columns.
-
-    Parameters
-    ----------
-    order : ndarray of uint64
-        Shape (probes, columns): column numbers by ascending value.
-    subsets : sequence of ndarray of int
-        Column numbers of each subset.
-
-    Returns
-    -------
-    list of ndarray of uint64
-        For each subset, shape (probes, len(subset)), ranks from 1.
-    """
-    low = _low_bits(order.shape[1])
-    bits = int(low).bit_length()
-    places = order.astype(np.int64)
-    per_word = _WORD_BITS // bits
-    ranks: list[Unsigned] = []
-    for first in range(0, len(subsets), per_word):
-        batch = subsets[first : first + per_word]
-        counts = _walk(places, batch, bits)
-        for field, subset in enumerate(batch):
-            rank = counts.take(subset, axis=1)
-            rank >>= np.uint64(bits * field)
-            rank &= low
-            ranks.append(rank)
-    return ranks
-
-
-def _walk(order: NDArray[np.int64], subsets: Sequence[Integers], bits: int) -> Unsigned:
-    """How many members of each subset lie at or below each column, one field of `bits` bits a subset."""
-    member = np.zeros(order.shape[1], dtype=np.uint64)
-    for field, subset in enumerate(subsets):
-        member[subset] += np.uint64(1 << (bits * field))
-    met = member.take(order)
-    np.cumsum(met, axis=1, out=met)
-    counts = np.empty_like(met)
-    row_starts = np.arange(0, order.size, order.shape[1])[:, np.newaxis]
-    counts.ravel()[(order + row_starts).ravel()] = met.ravel()
-    return counts
-
-
-def _rank_correlation(one: Unsigned, other: Unsigned) -> Floats:
-    """Pearson correlation of matching rows of the ranks 1..n, from whole numbers: rounded but once."""
-    size = one.shape[1]
-    products = np.vecdot(one, other).astype(np.float64)
-    mean, squares = (size + 1) / 2, (size**3 - size) / 12
-    correlation: Floats = (products - size * mean**2) / squares
-    return correlation
-
-
-def spearman(one: Floats, other: Floats) -> Floats:
-    """Spearman correlation of matching rows, average ranks at ties; NaN if a row is constant or holds NaN."""
-    if one.size == 0 or one.shape[1] < 2:
-        return np.full(len(one), np.nan)
-    products = _scaled_ranks(one) * _scaled_ranks(other)
-    correlations: Floats = products.sum(axis=1) / (one.shape[1] - 1)
-    return correlations
-
-
-def _scaled_ranks(values: Floats) -> Floats:
-    # Row by row in memory: sums of rows then round the same in a block of any size.
-    ranks = np.ascontiguousarray(pd.DataFrame(values).rank(axis=1))
-    deviation = ranks - ranks.mean(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        scaled: Floats = deviation / ranks.std(axis=1, ddof=1, keepdims=True)
-    return scaled
 
 
 def rnaseq_correlation(
