@@ -21,6 +21,7 @@ Integers = NDArray[np.integer]
 Unsigned = NDArray[np.uint64]
 Order = tuple[Unsigned, NDArray[np.bool_]]
 
+_ROWS_AT_ONCE = 128  # so few that their ranks stay in the processor's cache
 _WORD_BITS = 64  # that counts of several walks share
 
 
@@ -54,16 +55,28 @@ def pair_correlations(profiles: Sequence[Floats], pairs: Sequence[Pair]) -> Floa
         them or holds a NaN.
     """
     correlations = np.full((len(profiles[0]), len(pairs)), np.nan)
-    orders = [_order(profile) for profile in profiles]
-    products = _compiled_products if compiled.kernels else _products
-    for number, found in products([order for order, _ in orders], pairs).items():
-        (one, other), (in_one, in_other) = pairs[number].matrices, pairs[number].shared
-        correlations[:, number] = _rank_correlation(found, len(in_one))
-        slow = np.flatnonzero(orders[one][1] | orders[other][1])
-        correlations[slow, number] = spearman(
-            profiles[one][np.ix_(slow, in_one)], profiles[other][np.ix_(slow, in_other)]
-        )
+    untrusted = np.empty((len(profiles[0]), len(profiles)), np.bool_)
+    for first in range(0, len(correlations), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        _correlate([profile[part] for profile in profiles], pairs, correlations[part], untrusted[part])
+    for number, pair in enumerate(pairs):
+        slow = np.flatnonzero(untrusted[:, list(pair.matrices)].any(axis=1))
+        both = zip(pair.matrices, pair.shared, strict=True)
+        correlations[slow, number] = spearman(*(profiles[own][np.ix_(slow, shared)] for own, shared in both))
     return correlations
+
+
+def _correlate(
+    profiles: Sequence[Floats], pairs: Sequence[Pair], correlations: Floats, untrusted: NDArray[np.bool_]
+) -> None:
+    """Correlate some rows, and mark those of each matrix whose ranks are not to be trusted."""
+    orders = []
+    for number, profile in enumerate(profiles):
+        order, untrusted[:, number] = _order(profile)
+        orders.append(order)
+    products = _compiled_products if compiled.kernels else _products
+    for number, found in products(orders, pairs).items():
+        correlations[:, number] = _rank_correlation(found, len(pairs[number].shared[0]))
 
 
 def spearman(one: Floats, other: Floats) -> Floats:
@@ -112,7 +125,7 @@ def _order(profile: Floats) -> Order:
 def _order_by_numpy(profile: Floats) -> Order:
     low = _low_bits(profile.shape[1])
     keys = (profile + 0.0).view(np.uint64)  # adding turns -0 into 0
-    untrusted: NDArray[np.bool_] = ~np.isfinite(profile).all(axis=1)
+    untrusted = np.asarray(~np.isfinite(profile).all(axis=1))
     keys &= ~low
     keys |= np.arange(profile.shape[1], dtype=np.uint64)
     keys.view(np.float64).sort(axis=1)

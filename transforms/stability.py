@@ -20,9 +20,6 @@ from transforms.rank_correlation import Pair, pair_correlations, spearman
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
-# Probes worked on together: so few that their samples, means and ranks stay in the processor's cache.
-_PROBES_AT_ONCE = 128
-
 
 @dataclass(frozen=True, eq=False)
 class StructureMeans:
@@ -120,11 +117,7 @@ def pair_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFram
     means = list(_structure_means(samples).values())
     structures = [mean.structures for mean in means]
     pairs = [Pair.of(donors, structures) for donors in combinations(range(len(means)), 2)]
-    scores = np.empty((len(expression), len(pairs)))
-    for first in range(0, len(expression), _PROBES_AT_ONCE):
-        part = slice(first, first + _PROBES_AT_ONCE)
-        scores[part] = pair_correlations([mean(expression[part]) for mean in means], pairs)
-    return scores
+    return pair_correlations([mean(expression) for mean in means], pairs)
 
 
 def donor_pairs(donors: Sequence[str]) -> list[str]:
