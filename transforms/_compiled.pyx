@@ -102,3 +102,97 @@ cdef unsigned long long _low_bits(Py_ssize_t size) noexcept nogil:
     while low < <unsigned long long>size:
         low = 2 * low + 1
     return low
+
+
+# Scaling: parameters are of each row, shape (rows, 1), or of each column, (1, columns) ------------------------
+
+
+def centred(
+    const double[:, ::1] values, const double[:, ::1] centre, const double[:, ::1] scale, double[:, ::1] out
+):
+    """(centre - x) / scale."""
+    cdef Py_ssize_t row, column
+    cdef bint by_column = centre.shape[0] == 1 and centre.shape[1] == values.shape[1]
+    cdef double middle, width
+    with nogil:
+        for row in range(values.shape[0]):
+            if by_column:
+                for column in range(values.shape[1]):
+                    out[row, column] = (centre[0, column] - values[row, column]) / scale[0, column]
+            else:
+                middle, width = centre[row, 0], scale[row, 0]
+                for column in range(values.shape[1]):
+                    out[row, column] = (middle - values[row, column]) / width
+
+
+def logistic(double[:, ::1] exponentials):
+    """1 / (1 + e), written over e."""
+    cdef Py_ssize_t row, column
+    with nogil:
+        for row in range(exponentials.shape[0]):
+            for column in range(exponentials.shape[1]):
+                exponentials[row, column] = 1.0 / (exponentials[row, column] + 1.0)
+
+
+def scaled_logistic(double[:, ::1] exponentials, const double[:, ::1] low, const double[:, ::1] width):
+    """(1 / (1 + e) - low) / width, written over e."""
+    cdef Py_ssize_t row, column
+    cdef bint by_column = low.shape[0] == 1 and low.shape[1] == exponentials.shape[1]
+    cdef double lowest, range_
+    with nogil:
+        for row in range(exponentials.shape[0]):
+            if by_column:
+                for column in range(exponentials.shape[1]):
+                    exponentials[row, column] = (
+                        1.0 / (exponentials[row, column] + 1.0) - low[0, column]
+                    ) / width[0, column]
+            else:
+                lowest, range_ = low[row, 0], width[row, 0]
+                for column in range(exponentials.shape[1]):
+                    exponentials[row, column] = (1.0 / (exponentials[row, column] + 1.0) - lowest) / range_
+
+
+# Averages -----------------------------------------------------------------------------------------------------
+
+
+def region_means(
+    const double[:, ::1] values,
+    const Py_ssize_t[::1] members,
+    const Py_ssize_t[::1] starts,
+    double[:, ::1] means,
+):
+    """Mean of each row over each region's samples, NaN left out: `members` from `starts[r]` to `starts[r + 1]`."""
+    cdef Py_ssize_t row, region, place, present
+    cdef double total, value
+    with nogil:
+        for row in range(values.shape[0]):
+            for region in range(means.shape[1]):
+                total = 0.0
+                for place in range(starts[region], starts[region + 1]):
+                    total += values[row, members[place]]
+                present = starts[region + 1] - starts[region]
+                if total != total:
+                    total = 0.0
+                    present = 0
+                    for place in range(starts[region], starts[region + 1]):
+                        value = values[row, members[place]]
+                        if value == value:
+                            total += value
+                            present += 1
+                means[row, region] = total / present
+
+
+def add_present(const double[:, ::1] values, double[:, ::1] sums, double[:, ::1] counts, bint first):
+    """Add the values that are no NaN to sums, and count them; the first to what is not yet there."""
+    cdef Py_ssize_t row, column
+    cdef double value
+    with nogil:
+        for row in range(values.shape[0]):
+            for column in range(values.shape[1]):
+                value = values[row, column]
+                if first:
+                    sums[row, column] = value if value == value else 0.0
+                    counts[row, column] = value == value
+                elif value == value:
+                    sums[row, column] += value
+                    counts[row, column] += 1.0

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from transforms import compiled
 from transforms.errors import AtlasError, ChoiceError
 
 FloatArray = NDArray[np.float64]
@@ -34,6 +35,22 @@ class Metric(NamedTuple):
 
 
 def _mean_of_samples(values: FloatArray, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+    if compiled.kernels is None:
+        return _mean_by_product(values, column, n_columns)
+    order, starts = _members(column, n_columns)
+    table = np.empty((len(values), n_columns))
+    compiled.kernels.region_means(np.ascontiguousarray(values), order, starts, table)
+    return table
+
+
+def _members(column: NDArray[np.intp], n_columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Samples column by column, and where each column's begin among them, and the last one's end."""
+    order = np.argsort(column, kind="stable")[np.count_nonzero(column < 0) :]
+    sizes = np.bincount(column[order], minlength=n_columns)
+    return order, np.append(0, np.cumsum(sizes)).astype(np.intp)
+
+
+def _mean_by_product(values: FloatArray, column: NDArray[np.intp], n_columns: int) -> FloatArray:
     assigned = np.flatnonzero(column >= 0)
     members = sparse.csr_array(
         (np.ones(len(assigned)), (column[assigned], assigned)), shape=(n_columns, values.shape[1])
@@ -58,6 +75,15 @@ def _block_mean(values: FloatArray, members: Any) -> FloatArray:
 
 
 def _mean_of_donors(tables: Sequence[FloatArray]) -> FloatArray:
+    if compiled.kernels is None:
+        return _mean_of_stack(tables)
+    sums, counts = np.empty(tables[0].shape), np.empty(tables[0].shape)
+    for number, table in enumerate(tables):
+        compiled.kernels.add_present(np.ascontiguousarray(table), sums, counts, number == 0)
+    return _divide(sums, counts)
+
+
+def _mean_of_stack(tables: Sequence[FloatArray]) -> FloatArray:
     combined = np.empty(tables[0].shape)
     for start in range(0, len(combined), BLOCK_GENES):
         genes = slice(start, start + BLOCK_GENES)

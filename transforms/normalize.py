@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from transforms.errors import ChoiceError
 from transforms.scaling import (
+    FITS,
     HAZEN,
     LINEAR,
     QUANTILES,
@@ -337,8 +338,13 @@ def normalize(
     out = np.empty_like(values) if out is None else out
     rows = np.atleast_2d(np.moveaxis(values, axis, -1))
     into = np.atleast_2d(np.moveaxis(out, axis, -1))
+    fit = FITS.get(canonical_name(method)) if method is not None and quantiles == "linear" else None
     for block in _blocks(rows.shape):
-        into[block] = function(np.ascontiguousarray(rows[block]))
+        vectors = np.ascontiguousarray(rows[block])
+        if fit is not None:
+            fit(vectors)(vectors, out=into[block])
+        else:
+            into[block] = function(vectors)
     return out
 
 
@@ -373,10 +379,12 @@ def normalize_within(
     ChoiceError
         As `normalize`.
     """
-    classes = np.full(values.shape[1], "all") if groups is None else np.asarray(groups)
     missing = _missing_samples(values)
+    if method is None or (groups is None and not missing.any()):
+        return normalize(values, method, quantiles=quantiles)
+    classes = np.full(values.shape[1], "all") if groups is None else np.asarray(groups)
     names = np.unique(classes[~missing])
-    if method is None or (len(names) == 1 and not missing.any() and names[0] != ""):
+    if len(names) == 1 and names[0] != "" and not missing.any():
         return normalize(values, method, quantiles=quantiles)
     result = np.full(values.shape, np.nan)
     for name in names[names != ""]:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from transforms import compiled
+
 FloatArray = NDArray[np.float64]
 
 Arguments = ParamSpec("Arguments")
@@ -105,20 +107,65 @@ def mean_and_std(
 
 
 @undefined_is_nan
-def logistic(values: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
-    """1 / (1 + exp(-(x - centre) / scale)) in a new array, without further temporaries."""
-    result = np.subtract(centre, values)
-    result /= scale
-    np.exp(result, out=result)
-    result += 1
-    return np.divide(1, result, out=result)
+def logistic(
+    values: FloatArray,
+    centre: FloatArray,
+    scale: FloatArray,
+    low: FloatArray | None = None,
+    width: FloatArray | None = None,
+    *,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """1 / (1 + exp(-(x - centre) / scale)), less ``low`` and divided by ``width``; no other temporaries."""
+    out = np.empty(values.shape) if out is None else out
+    if compiled.kernels is not None and _are_matrices(values, centre, out):
+        _logistic_of_matrix(values, centre, scale, low, width, out)
+        return out
+    np.subtract(centre, values, out=out)
+    out /= scale
+    np.exp(out, out=out)
+    out += 1
+    np.divide(1, out, out=out)
+    if low is not None:
+        out -= low
+        out /= width
+    return out
+
+
+def _logistic_of_matrix(
+    values: FloatArray,
+    centre: FloatArray,
+    scale: FloatArray,
+    low: FloatArray | None,
+    width: FloatArray | None,
+    out: FloatArray,
+) -> None:
+    assert compiled.kernels is not None  # noqa: S101 - narrows the type
+    compiled.kernels.centred(values, centre, scale, out)
+    np.exp(out, out=out)
+    if low is None:
+        compiled.kernels.logistic(out)
+    else:
+        compiled.kernels.scaled_logistic(out, low, width)
+
+
+def _are_matrices(values: FloatArray, centre: FloatArray, out: FloatArray) -> bool:
+    """Whether these are rows one after the other in memory, with a centre for each row or each column."""
+    return (
+        values.ndim == 2
+        and values.flags.c_contiguous
+        and out.flags.c_contiguous
+        and centre.shape in ((len(values), 1), (1, values.shape[1]))
+    )
 
 
 @undefined_is_nan
-def linear(values: FloatArray, centre: FloatArray, scale: FloatArray | None = None) -> FloatArray:
-    """(x - centre) / scale in a new array."""
-    result = np.subtract(values, centre)
-    return result if scale is None else np.divide(result, scale, out=result)
+def linear(
+    values: FloatArray, centre: FloatArray, scale: FloatArray | None = None, *, out: FloatArray | None = None
+) -> FloatArray:
+    """(x - centre) / scale."""
+    out = np.subtract(values, centre, out=out)
+    return out if scale is None else np.divide(out, scale, out=out)
 
 
 class Scaling(NamedTuple):
@@ -141,14 +188,9 @@ class Scaling(NamedTuple):
     low: FloatArray | None = None
     width: FloatArray | None = None
 
-    @undefined_is_nan
-    def __call__(self, values: FloatArray) -> FloatArray:
-        """Values of each vector, (.., n), to the same scaled, in a new array."""
-        result = self.function(values, self.centre, self.scale)
-        if self.low is not None and self.width is not None:
-            result -= self.low
-            result /= self.width
-        return result
+    def __call__(self, values: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """Values of each vector, (.., n), to the same scaled: in a new array, or ``out``."""
+        return self.function(values, **self.numbers(), out=out)
 
     def turned(self) -> "Scaling":
         """The same for vectors that are columns."""
@@ -166,7 +208,7 @@ class Scaling(NamedTuple):
         result = np.empty_like(values)
         rows = max(1, VALUES_AT_ONCE // max(1, values.shape[1]))
         for first in range(0, len(values), rows):
-            result[first : first + rows] = turned(values[first : first + rows])
+            turned(values[first : first + rows], out=result[first : first + rows])
         return result
 
 
