@@ -196,3 +196,12 @@ def add_present(const double[:, ::1] values, double[:, ::1] sums, double[:, ::1]
                 elif value == value:
                     sums[row, column] += value
                     counts[row, column] += 1.0
+
+
+def put_columns(const double[:, ::1] values, const Py_ssize_t[::1] columns, double[:, ::1] out):
+    """Copy each column to its place in another matrix."""
+    cdef Py_ssize_t row, column
+    with nogil:
+        for row in range(values.shape[0]):
+            for column in range(columns.shape[0]):
+                out[row, columns[column]] = values[row, column]

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from transforms import compiled
 from transforms.errors import AtlasError, ChoiceError
@@ -51,6 +50,8 @@ def _members(column: NDArray[np.intp], n_columns: int) -> tuple[NDArray[np.intp]
 
 
 def _mean_by_product(values: FloatArray, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+    from scipy import sparse
+
     assigned = np.flatnonzero(column >= 0)
     members = sparse.csr_array(
         (np.ones(len(assigned)), (column[assigned], assigned)), shape=(n_columns, values.shape[1])

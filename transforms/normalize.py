@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from transforms import compiled
 from transforms.errors import ChoiceError
 from transforms.scaling import (
     FITS,
@@ -390,8 +391,16 @@ def normalize_within(
     for name in names[names != ""]:
         members = np.flatnonzero((classes == name) & ~missing)
         for (genes,) in _blocks((len(values), len(members))):
-            result[genes, members] = normalize(values[genes, members], method, quantiles=quantiles)
+            part = values[genes].take(members, axis=1)
+            _put_columns(normalize(part, method, quantiles=quantiles, out=part), members, result[genes])
     return result
+
+
+def _put_columns(values: FloatArray, columns: NDArray[np.intp], out: FloatArray) -> None:
+    if compiled.kernels is None:
+        out[:, columns] = values
+    else:
+        compiled.kernels.put_columns(values, columns, out)
 
 
 def remove_donor_effects(values: FloatArray, donor: NDArray[Any]) -> FloatArray:
