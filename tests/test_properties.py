@@ -228,8 +228,8 @@ def shuffled(brain: Brain, rng: np.random.Generator) -> Brain:
 def test_order_never_matters(
     brain: Brain, atlas: Atlas, pipeline: lake.Pipeline, rng: np.random.Generator
 ) -> None:
-    # Mirrored both ways, the two sides of a structure have the same samples. As in abagen, it depends on the order
-    # in which these are summed whether their means are equal to the last bit, and so tie in rank.
+    # Mirrored both ways, the two sides of a structure have the same samples. As in abagen, it depends on the
+    # order in which these are summed whether their means are equal to the last bit, and so tie in rank.
     assume(pipeline.lr_mirror != "bidirectional" or pipeline.probe_selection != "diff_stability")
     _, tables = tables_of(brain, atlas, pipeline)
     _, again = tables_of(shuffled(brain, rng), atlas, pipeline)
