@@ -182,18 +182,15 @@ def region_means(
                 means[row, region] = total / present
 
 
-def add_present(const double[:, ::1] values, double[:, ::1] sums, double[:, ::1] counts, bint first):
-    """Add the values that are no NaN to sums, and count them; the first to what is not yet there."""
+def add_present(const double[:, ::1] values, double[:, ::1] sums, double[:, ::1] counts):
+    """Add the values that are no NaN to sums, and count them."""
     cdef Py_ssize_t row, column
     cdef double value
     with nogil:
         for row in range(values.shape[0]):
             for column in range(values.shape[1]):
                 value = values[row, column]
-                if first:
-                    sums[row, column] = value if value == value else 0.0
-                    counts[row, column] = value == value
-                elif value == value:
+                if value == value:
                     sums[row, column] += value
                     counts[row, column] += 1.0
 

@@ -78,9 +78,9 @@ def _block_mean(values: FloatArray, members: Any) -> FloatArray:
 def _mean_of_donors(tables: Sequence[FloatArray]) -> FloatArray:
     if compiled.kernels is None:
         return _mean_of_stack(tables)
-    sums, counts = np.empty(tables[0].shape), np.empty(tables[0].shape)
-    for number, table in enumerate(tables):
-        compiled.kernels.add_present(np.ascontiguousarray(table), sums, counts, number == 0)
+    sums, counts = np.zeros(tables[0].shape), np.zeros(tables[0].shape)
+    for table in tables:
+        compiled.kernels.add_present(np.ascontiguousarray(table), sums, counts)
     return _divide(sums, counts)
 
 
