@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ingest.matrices
-from ingest import matrix_faults, matrix_lines
+from ingest import compiled, matrix_faults, matrix_lines
 from ingest.errors import InputError
 from ingest.matrices import Matrix
 from ingest.matrix_text import IrregularError, parse_numbers
@@ -26,6 +26,15 @@ from lake.ingestion import ingest_directory
 from tests.helpers import donor_folder, read_matrix, read_rows, rewrite, tree, zip_donor
 
 N_PROBES, N_SAMPLES = 400, 36  # of donor 12876
+
+
+@pytest.fixture(autouse=True, scope="module", params=["C", pytest.param("numpy", marks=pytest.mark.slow)])
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test with and without kernels, if they are built."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setattr(compiled, "kernels", None)
+        yield
 
 
 @contextmanager

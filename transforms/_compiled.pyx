@@ -202,3 +202,27 @@ def put_columns(const double[:, ::1] values, const Py_ssize_t[::1] columns, doub
         for row in range(values.shape[0]):
             for column in range(columns.shape[0]):
                 out[row, columns[column]] = values[row, column]
+
+
+# Blocks -------------------------------------------------------------------------------------------------------
+
+ctypedef fused number:
+    double
+    unsigned char
+
+
+def copy_parts(
+    const number[:, ::1] chunk,
+    const Py_ssize_t[::1] rows,
+    const Py_ssize_t[::1] columns,
+    number[:, ::1] block,
+    const Py_ssize_t[::1] row_places,
+    const Py_ssize_t[::1] column_places,
+):
+    """Copy some rows and columns of a chunk to their places in a block."""
+    cdef Py_ssize_t row, column, place
+    with nogil:
+        for row in range(rows.shape[0]):
+            place = row_places[row]
+            for column in range(columns.shape[0]):
+                block[place, column_places[column]] = chunk[rows[row], columns[column]]

@@ -12,6 +12,9 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
+from transforms import compiled
+
+_COPIED_AS: dict[np.dtype[Any], type] = {np.dtype(np.float64): np.float64, np.dtype(np.bool_): np.uint8}
 ROWS_AT_ONCE = 64  # of a chunk; copying them takes no memory that the processor's cache does not hold
 
 
@@ -57,6 +60,13 @@ class _Part:
     positions: NDArray[np.integer] | slice
     places: NDArray[np.integer] | slice
 
+    def arrays(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Positions and places, one by one."""
+        positions, places = (
+            _as_array(one).astype(np.intp, copy=False) for one in (self.positions, self.places)
+        )
+        return positions, places
+
     def pieces(self) -> Iterator["_Part"]:
         """The same in pieces whose values stay in a core's cache on their way."""
         if isinstance(self.positions, slice) and isinstance(self.places, slice):
@@ -100,13 +110,25 @@ def _assemble(
     block = np.empty(shape, dtype)
     for row, line in zip(rows, chunks, strict=True):
         for column, chunk in zip(columns, line, strict=True):
-            for part in row.pieces():
-                values = take_columns(chunk[part.positions], column.positions)
-                if isinstance(part.places, slice) or isinstance(column.places, slice):
-                    block[part.places, column.places] = values
-                else:
-                    block[np.ix_(part.places, column.places)] = values
+            _copy(chunk, row, column, block)
     return block
+
+
+def _copy(chunk: NDArray[Any], row: _Part, column: _Part, block: NDArray[Any]) -> None:
+    """Copy what is wanted of a chunk to its places."""
+    as_bytes = _COPIED_AS.get(chunk.dtype)
+    if compiled.kernels is not None and as_bytes is not None and chunk.flags.c_contiguous:
+        (rows, row_places), (columns, column_places) = row.arrays(), column.arrays()
+        compiled.kernels.copy_parts(
+            chunk.view(as_bytes), rows, columns, block.view(as_bytes), row_places, column_places
+        )
+        return
+    for part in row.pieces():
+        values = take_columns(chunk[part.positions], column.positions)
+        if isinstance(part.places, slice) or isinstance(column.places, slice):
+            block[part.places, column.places] = values
+        else:
+            block[np.ix_(part.places, column.places)] = values
 
 
 def rearranged(block: da.Array, *places: NDArray[np.integer]) -> da.Array:

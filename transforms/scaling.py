@@ -126,7 +126,7 @@ def logistic(
     np.exp(out, out=out)
     out += 1
     np.divide(1, out, out=out)
-    if low is not None:
+    if low is not None and width is not None:
         out -= low
         out /= width
     return out
