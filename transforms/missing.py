@@ -15,7 +15,7 @@ Source: abagen 0.1.3 (Markello et al. 2021, eLife 10:e72129).
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,11 +87,17 @@ class Filling:
         A value that normalisation left undefined (NaN) counts as 0, as it does in abagen, whose sums leave
         it out of the numerator but not of the sum of the weights.
         """
-        if not len(self.regions):
-            return np.empty((len(values), 0))
-        present = np.where(np.isnan(values), 0.0, values)
-        filled: NDArray[np.float64] = (self.weights @ present.T).T
+        samples, weights = self._used
+        given = values.take(samples, axis=1)
+        given[np.isnan(given)] = 0.0
+        filled: NDArray[np.float64] = (weights @ given.T).T
         return filled
+
+    @cached_property
+    def _used(self) -> tuple[Integers, sparse.csr_array]:
+        """The samples that have a weight, often a few of hundreds, and these weights."""
+        samples = np.unique(self.weights.indices)
+        return samples, self.weights[:, samples]
 
 
 class Method(NamedTuple):

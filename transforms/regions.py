@@ -30,6 +30,8 @@ from transforms.workflow import Genes
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Labels = dict[str, Integers]
+Unfilled = dict[tuple[str | Callable[..., Any], bool, bool], dict[str, Floats]]
+"""(metric, jointly, whole genes) -> donor, or "" for all -> its averages, empty regions left empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,31 +125,65 @@ class Aggregation:
             keeps_donors=keeps_donors,
         )
 
-    def __call__(self, values: dict[str, Floats]) -> Averages:
-        """Donor -> (gene, left) normalised values of some genes, to their regions."""
+    def __call__(self, values: dict[str, Floats], unfilled: "Unfilled | None" = None) -> Averages:
+        """Donor -> (gene, left) normalised values of some genes, to their regions.
+
+        Averages of the same values that need no filling are taken from `unfilled`, and left there.
+        """
+        unfilled = {} if unfilled is None else unfilled
         gifts = {donor: self.fillings[donor].apply(own) for donor, own in values.items()}
         if self.over_donors:
             gifts = dict.fromkeys(gifts, np.sum(list(gifts.values()), axis=0))
-        tables = self._jointly(values, gifts) if self.jointly else self._by_donor(values, gifts)
+        key = (self.metric, self.jointly, self.whole_genes)
+        if key not in unfilled:
+            unfilled[key] = self._jointly(values) if self.jointly else self._by_donor(values)
+        fill = self._filled_jointly if self.jointly else self._filled_by_donor
+        tables = fill(unfilled[key], values, gifts) if self._fills else unfilled[key]
         combined = combine_donors(list(tables.values()), self.metric)
         return Averages(combined, tables if self.keeps_donors else {})
 
-    def _by_donor(self, values: dict[str, Floats], gifts: dict[str, Floats]) -> dict[str, Floats]:
+    @property
+    def _fills(self) -> bool:
+        return any(len(filling.regions) for filling in self.fillings.values())
+
+    def _by_donor(self, values: dict[str, Floats]) -> dict[str, Floats]:
+        return {donor: self._average(own, self.labels[donor]) for donor, own in values.items()}
+
+    def _filled_by_donor(
+        self, unfilled: dict[str, Floats], _values: dict[str, Floats], gifts: dict[str, Floats]
+    ) -> dict[str, Floats]:
         tables = {}
-        for donor, own in values.items():
+        for donor, plain in unfilled.items():
             filled = self.fillings[donor].regions
-            table = self._average(own, self.labels[donor])
-            if len(filled):
-                places = np.searchsorted(self.regions, filled)
-                table[:, places] = aggregate_donor(gifts[donor], filled, filled, self.metric)
-            tables[donor] = table
+            tables[donor] = plain.copy()
+            places = np.searchsorted(self.regions, filled)
+            tables[donor][:, places] = aggregate_donor(gifts[donor], filled, filled, self.metric)
         return tables
 
-    def _jointly(self, values: dict[str, Floats], gifts: dict[str, Floats]) -> dict[str, Floats]:
-        """All donors' samples at once, under the name ""; a gift to a region is one sample more."""
-        joined = np.concatenate([*values.values(), *gifts.values()], axis=1)
+    def _jointly(self, values: dict[str, Floats]) -> dict[str, Floats]:
+        """All donors' samples at once, under the name ""."""
+        joined = np.concatenate(list(values.values()), axis=1)
+        return {"": self._average(joined, np.concatenate(list(self.labels.values())))}
+
+    def _filled_jointly(
+        self, unfilled: dict[str, Floats], values: dict[str, Floats], gifts: dict[str, Floats]
+    ) -> dict[str, Floats]:
+        """A gift to a region is one sample more; only the regions that have one are averaged again."""
         given = [filling.regions for filling in self.fillings.values()]
-        return {"": self._average(joined, np.concatenate([*self.labels.values(), *given]))}
+        filled = np.unique(np.concatenate(given))
+        inside = {donor: np.isin(self.labels[donor], filled) for donor in values}
+        samples = [own[:, inside[donor]] for donor, own in values.items()]
+        labels = [self.labels[donor][inside[donor]] for donor in values]
+        table = unfilled[""].copy()
+        table[:, np.searchsorted(self.regions, filled)] = aggregate_donor(
+            np.concatenate([*samples, *gifts.values()], axis=1),
+            np.concatenate([*labels, *given]),
+            filled,
+            self.metric,
+        )
+        if self.whole_genes:
+            table[np.logical_or.reduce([np.isnan(own).any(axis=1) for own in values.values()])] = np.nan
+        return {"": table}
 
     def _average(self, values: Floats, labels: Integers) -> Floats:
         if self.whole_genes:
@@ -262,7 +298,8 @@ def _aggregations(
 
 
 def _block_averages(values: dict[str, Floats], aggregations: list[Aggregation]) -> list[Averages]:
-    return [aggregation(values) for aggregation in aggregations]
+    unfilled: Unfilled = {}
+    return [aggregation(values, unfilled) for aggregation in aggregations]
 
 
 def _finished(
