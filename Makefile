@@ -3,7 +3,8 @@
 # make lint   ruff and mypy
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# setuptools warns of what pyproject.toml asks for: editable installs, extension modules.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The torch of which a CPU build lies on our CI's disk (0.9 GB installed; other releases draw 5 GB of CUDA), and
 # the last anndata that goes with pandas 3.
 LEARNING := torch==2.13.0 anndata==0.12.6
@@ -29,7 +30,7 @@ lint: $(TESTABLE)
 clean:
 	rm -rf .venv .peer demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(INSTALLED): pyproject.toml $(wildcard */_compiled.pyx)
+$(INSTALLED): pyproject.toml $(wildcard */*.pyx)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
