@@ -49,51 +49,97 @@ def sortable(const double[:, ::1] values, unsigned long long[:, ::1] keys, unsig
             untrusted[row] = not finite
 
 
-def sorted_columns(unsigned long long[:, ::1] keys, unsigned char[::1] untrusted):
-    """Sorted keys of `sortable`, over which their columns are written; marks rows with neighbours too close."""
-    cdef Py_ssize_t row, place, n_columns = keys.shape[1]
-    cdef unsigned long long low = _low_bits(n_columns)
+def sorted_columns(
+    const double[:, ::1] values,
+    unsigned long long[:, ::1] keys,
+    unsigned char[:, ::1] same,
+    unsigned char[::1] tied,
+):
+    """Columns by ascending value, written over the sorted keys of `sortable`.
+
+    `same` marks, in rows that are `tied`, where a value equals the one before it; other rows of it are left as
+    they are. Keys that differ in their lowest bits only are put in order by their values.
+    """
+    cdef Py_ssize_t row, place, hole, n_columns = keys.shape[1]
+    cdef unsigned long long low = _low_bits(n_columns), column
+    cdef double value
     cdef bint close
     with nogil:
         for row in range(keys.shape[0]):
             close = False
             for place in range(1, n_columns):
                 close |= (keys[row, place] ^ keys[row, place - 1]) <= low
-            untrusted[row] |= close
             for place in range(n_columns):
                 keys[row, place] &= low
+            tied[row] = False
+            if not close:
+                continue
+            for place in range(1, n_columns):
+                column = keys[row, place]
+                value = values[row, column]
+                hole = place
+                while hole > 0 and values[row, keys[row, hole - 1]] > value:
+                    keys[row, hole] = keys[row, hole - 1]
+                    hole -= 1
+                keys[row, hole] = column
+            for place in range(1, n_columns):
+                same[row, place] = values[row, keys[row, place]] == values[row, keys[row, place - 1]]
+                tied[row] |= same[row, place]
 
 
-def rank_products(
-    const unsigned long long[:, ::1] one,
-    const int[::1] shared_in_one,
-    const unsigned long long[:, ::1] other,
-    const int[::1] shared_in_other,
-    long long[::1] ranks,
-    long long[::1] products,
+def shared_ranks(
+    const unsigned long long[:, ::1] order,
+    const unsigned char[:, ::1] same,
+    const unsigned char[::1] tied,
+    const int[::1] shared,
+    long long[:, ::1] ranks,
+    long long[::1] squares,
 ):
-    """Sum over shared columns of the product of their ranks (from 1) among these, in one and in the other.
+    """Twice the ranks (from 1, the mean at ties) of some columns among these, and the sum of their squares.
 
-    `one` and `other` hold column numbers by ascending value. `shared_in_one` tells for each column which of the
-    shared ones it is, or their number if it is none; `ranks` is room for one more than there are of these.
+    `shared` tells for each column which of the shared ones it is, or their number if it is none; `ranks` has a
+    column for each of these and one more, for which there is no use.
     """
-    cdef Py_ssize_t row, place
-    cdef int shared, n_shared = ranks.shape[0] - 1
-    cdef long long rank, product
+    cdef Py_ssize_t row, place, member
+    cdef int n_shared = ranks.shape[1] - 1
+    cdef long long rank, first
     with nogil:
-        for row in range(one.shape[0]):
+        for row in range(order.shape[0]):
             rank = 0
-            for place in range(one.shape[1]):
-                shared = shared_in_one[one[row, place]]
-                rank += shared != n_shared
-                ranks[shared] = rank
-            ranks[n_shared] = 0  # so that what is not shared counts nothing
-            rank = product = 0
-            for place in range(other.shape[1]):
-                shared = shared_in_other[other[row, place]]
-                rank += shared != n_shared
-                product += ranks[shared] * rank
-            products[row] = product
+            if not tied[row]:
+                for place in range(order.shape[1]):
+                    member = shared[order[row, place]]
+                    rank += 2 * (member != n_shared)
+                    ranks[row, member] = rank
+                squares[row] = rank * (rank // 2 + 1) * (rank + 1) // 3  # rank is twice the last one
+                continue
+            first = squares[row] = 0
+            member = 0  # where the group of equal values begins
+            for place in range(order.shape[1] + 1):
+                if place == order.shape[1] or place == 0 or not same[row, place]:
+                    squares[row] += _share(order, shared, ranks, row, member, place, first + rank + 1)
+                    member, first = place, rank
+                if place < order.shape[1]:
+                    rank += shared[order[row, place]] != n_shared
+
+
+cdef inline long long _share(
+    const unsigned long long[:, ::1] order,
+    const int[::1] shared,
+    long long[:, ::1] ranks,
+    Py_ssize_t row,
+    Py_ssize_t start,
+    Py_ssize_t stop,
+    long long rank,
+) noexcept nogil:
+    """Give the columns of a group of equal values their rank; the sum of its squares."""
+    cdef Py_ssize_t place
+    cdef int n_shared = ranks.shape[1] - 1
+    cdef long long squares = 0
+    for place in range(start, stop):
+        ranks[row, shared[order[row, place]]] = rank
+        squares += rank * rank * (shared[order[row, place]] != n_shared)
+    return squares
 
 
 cdef unsigned long long _low_bits(Py_ssize_t size) noexcept nogil:

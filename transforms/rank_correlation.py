@@ -8,7 +8,7 @@ profile.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -56,9 +56,10 @@ def pair_correlations(profiles: Sequence[Floats], pairs: Sequence[Pair]) -> Floa
     """
     correlations = np.full((len(profiles[0]), len(pairs)), np.nan)
     untrusted = np.empty((len(profiles[0]), len(profiles)), np.bool_)
+    correlate = _correlate_by_numpy if compiled.kernels is None else _correlate
     for first in range(0, len(correlations), _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
-        _correlate([profile[part] for profile in profiles], pairs, correlations[part], untrusted[part])
+        correlate([profile[part] for profile in profiles], pairs, correlations[part], untrusted[part])
     for number, pair in enumerate(pairs):
         slow = np.flatnonzero(untrusted[:, list(pair.matrices)].any(axis=1))
         both = zip(pair.matrices, pair.shared, strict=True)
@@ -66,7 +67,88 @@ def pair_correlations(profiles: Sequence[Floats], pairs: Sequence[Pair]) -> Floa
     return correlations
 
 
+def spearman(one: Floats, other: Floats) -> Floats:
+    """Spearman correlation of matching rows, average ranks at ties; NaN if a row is constant or holds NaN."""
+    if one.size == 0 or one.shape[1] < 2:
+        return np.full(len(one), np.nan)
+    ranks, others = (2 * pd.DataFrame(values).rank(axis=1).to_numpy() for values in (one, other))
+    sums = ((left * right).sum(axis=1) for left, right in ((ranks, others), (ranks, ranks), (others, others)))
+    return _rank_correlation(*sums, size=one.shape[1])
+
+
+def _rank_correlation(
+    products: NDArray[Any], squares: NDArray[Any], other_squares: NDArray[Any], *, size: int
+) -> Floats:
+    """Pearson correlation of ranks 1..size, from the sums of products and squares of twice the ranks.
+
+    These are whole numbers, below 2**53 for a hundred thousand ranks: no rounding depends on their order.
+    """
+    common = size * (size + 1) ** 2  # size times the square of twice the mean
+    deviations = np.subtract(squares, common, dtype=np.float64) * np.subtract(other_squares, common)
+    with np.errstate(invalid="ignore"):  # of a constant row
+        correlation: Floats = (products - common) / np.sqrt(deviations)
+    return correlation
+
+
+# In C -------------------------------------------------------------------------------------------------------
+
+
+class _Ordered(NamedTuple):
+    """Columns of each row by ascending value, which of them equal the one before, and rows where one does."""
+
+    columns: Unsigned
+    same: NDArray[np.uint8]
+    tied: NDArray[np.uint8]
+
+
 def _correlate(
+    profiles: Sequence[Floats], pairs: Sequence[Pair], correlations: Floats, untrusted: NDArray[np.bool_]
+) -> None:
+    """Correlate some rows, and mark those of each matrix that hold what is no number."""
+    orders = []
+    for number, profile in enumerate(profiles):
+        order, untrusted[:, number] = _ordered(profile)
+        orders.append(order)
+    for number, pair in enumerate(pairs):
+        if len(pair.shared[0]) > 1:
+            (one, squares), (other, other_squares) = (
+                _shared_ranks(orders[matrix], shared)
+                for matrix, shared in zip(pair.matrices, pair.shared, strict=True)
+            )
+            products = np.vecdot(one, other)
+            correlations[:, number] = _rank_correlation(products, squares, other_squares, size=one.shape[1])
+
+
+def _ordered(profile: Floats) -> tuple[_Ordered, NDArray[np.bool_]]:
+    """Put each row in order, and mark those that are not finite.
+
+    NumPy sorts numbers four times as fast as it finds their order, so each value carries its column in its
+    lowest bits.
+    """
+    assert compiled.kernels is not None  # noqa: S101 - narrows the type
+    keys, same = np.empty(profile.shape, np.uint64), np.empty(profile.shape, np.uint8)
+    infinite, tied = np.empty(len(profile), np.bool_), np.empty(len(profile), np.uint8)
+    compiled.kernels.sortable(profile, keys, infinite.view(np.uint8))
+    keys.view(np.float64).sort(axis=1)
+    compiled.kernels.sorted_columns(profile, keys, same, tied)
+    return _Ordered(keys, same, tied), infinite
+
+
+def _shared_ranks(order: _Ordered, shared: Integers) -> tuple[Integers, Integers]:
+    """Twice the ranks of the shared columns among these, and the sum of their squares."""
+    assert compiled.kernels is not None  # noqa: S101 - narrows the type
+    n_rows, n_columns = order.columns.shape
+    which = np.full(n_columns, len(shared), np.int32)
+    which[shared] = np.arange(len(shared), dtype=np.int32)
+    ranks, squares = np.empty((n_rows, len(shared) + 1), np.int64), np.empty(n_rows, np.int64)
+    compiled.kernels.shared_ranks(*order, which, ranks, squares)
+    return ranks[:, :-1], squares
+
+
+# By NumPy ---------------------------------------------------------------------------------------------------
+
+
+def _correlate_by_numpy(
     profiles: Sequence[Floats], pairs: Sequence[Pair], correlations: Floats, untrusted: NDArray[np.bool_]
 ) -> None:
     """Correlate some rows, and mark those of each matrix whose ranks are not to be trusted."""
@@ -74,55 +156,20 @@ def _correlate(
     for number, profile in enumerate(profiles):
         order, untrusted[:, number] = _order(profile)
         orders.append(order)
-    products = _compiled_products if compiled.kernels else _products
-    for number, found in products(orders, pairs).items():
-        correlations[:, number] = _rank_correlation(found, len(pairs[number].shared[0]))
-
-
-def spearman(one: Floats, other: Floats) -> Floats:
-    """Spearman correlation of matching rows, average ranks at ties; NaN if a row is constant or holds NaN."""
-    if one.size == 0 or one.shape[1] < 2:
-        return np.full(len(one), np.nan)
-    products = _scaled_ranks(one) * _scaled_ranks(other)
-    correlations: Floats = products.sum(axis=1) / (one.shape[1] - 1)
-    return correlations
-
-
-def _scaled_ranks(values: Floats) -> Floats:
-    # Row by row in memory: sums of rows then round the same in a block of any size.
-    ranks = np.ascontiguousarray(pd.DataFrame(values).rank(axis=1))
-    deviation = ranks - ranks.mean(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        scaled: Floats = deviation / ranks.std(axis=1, ddof=1, keepdims=True)
-    return scaled
-
-
-def _rank_correlation(products: NDArray[np.integer], size: int) -> Floats:
-    """Pearson correlation of ranks 1..size from the sum of their products: rounded but once."""
-    mean, squares = (size + 1) / 2, (size**3 - size) / 12
-    correlation: Floats = (products.astype(np.float64) - size * mean**2) / squares
-    return correlation
-
-
-# Order ------------------------------------------------------------------------------------------------------
+    ranks = [_ranks_among_shared(matrix, order, pairs) for matrix, order in enumerate(orders)]
+    for number, pair in enumerate(pairs):
+        size = len(pair.shared[0])
+        if size > 1:
+            products = 4 * np.vecdot(*(ranks[matrix][number] for matrix in pair.matrices)).astype(np.int64)
+            squares = np.full(len(products), 2 * size * (size + 1) * (2 * size + 1) // 3)
+            correlations[:, number] = _rank_correlation(products, squares, squares, size=size)
 
 
 def _order(profile: Floats) -> Order:
     """Column numbers by ascending value, and the rows where these are not to be trusted.
 
-    Two values of such a row are equal or next to it, or one is not finite. NumPy sorts numbers four times as
-    fast as it finds their order, so each value carries its column in its lowest bits.
+    Two values of such a row are equal or next to it, or one is not finite.
     """
-    if compiled.kernels is None:
-        return _order_by_numpy(profile)
-    keys, untrusted = np.empty(profile.shape, np.uint64), np.empty(len(profile), np.bool_)
-    compiled.kernels.sortable(profile, keys, untrusted.view(np.uint8))
-    keys.view(np.float64).sort(axis=1)
-    compiled.kernels.sorted_columns(keys, untrusted.view(np.uint8))
-    return keys, untrusted
-
-
-def _order_by_numpy(profile: Floats) -> Order:
     low = _low_bits(profile.shape[1])
     keys = (profile + 0.0).view(np.uint64)  # adding turns -0 into 0
     untrusted = np.asarray(~np.isfinite(profile).all(axis=1))
@@ -138,37 +185,6 @@ def _order_by_numpy(profile: Floats) -> Order:
 def _low_bits(size: int) -> np.uint64:
     """As many ones as the numbers 0..size need."""
     return np.uint64((1 << size.bit_length()) - 1)
-
-
-# Sums of products of ranks, by pair number; without pairs that share fewer than two columns ---------------
-
-
-def _compiled_products(orders: Sequence[Unsigned], pairs: Sequence[Pair]) -> dict[int, Integers]:
-    return {
-        number: _products_of(orders, pair) for number, pair in enumerate(pairs) if len(pair.shared[0]) > 1
-    }
-
-
-def _products_of(orders: Sequence[Unsigned], pair: Pair) -> Integers:
-    n_shared = len(pair.shared[0])
-    arguments: list[NDArray[Any]] = []
-    for matrix, shared in zip(pair.matrices, pair.shared, strict=True):
-        which = np.full(orders[matrix].shape[1], n_shared, np.int32)
-        which[shared] = np.arange(n_shared, dtype=np.int32)
-        arguments += [orders[matrix], which]
-    products = np.empty(len(arguments[0]), np.int64)
-    assert compiled.kernels is not None  # noqa: S101 - narrows the type
-    compiled.kernels.rank_products(*arguments, np.empty(n_shared + 1, np.int64), products)
-    return products
-
-
-def _products(orders: Sequence[Unsigned], pairs: Sequence[Pair]) -> dict[int, Integers]:
-    ranks = [_ranks_among_shared(matrix, order, pairs) for matrix, order in enumerate(orders)]
-    return {
-        number: np.vecdot(*(ranks[matrix][number] for matrix in pair.matrices)).astype(np.int64)
-        for number, pair in enumerate(pairs)
-        if len(pair.shared[0]) > 1
-    }
 
 
 def _ranks_among_shared(matrix: int, order: Unsigned, pairs: Sequence[Pair]) -> dict[int, Unsigned]:
