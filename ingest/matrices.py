@@ -1,8 +1,9 @@
 """The large published matrices, MicroarrayExpression.csv and PACall.csv, read in whatever order is wanted.
 
 A row is ``probe_id,value,value,..`` with one value a sample and no header. A first pass finds where each
-probe's row lies (`ingest.matrix_lines`); rows are then read and parsed (`ingest.matrix_text`) by as many
-threads as there are. A file that is not as it should be is gone through by `ingest.matrix_faults`.
+probe's row lies (`ingest.matrix_lines`); rows are then read and parsed by as many threads as there are, by a
+kernel as far as they hold nothing unusual, else by `ingest.matrix_text`. A file that is not as it should be
+is gone through by `ingest.matrix_faults`.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest import compiled
 from ingest.errors import InputError
 from ingest.matrix_faults import find_faults
 from ingest.matrix_lines import Lines, find_lines
@@ -56,7 +58,7 @@ class Matrix:
 
     def __init__(self, file: SourceFile, kind: str, aside: Path) -> None:
         self.file, self.kind = file, kind
-        self._parse, self._dtype = KINDS[kind]
+        self._parse, self._kernel, self._dtype = KINDS[kind]
         self._aside = aside
         self._explaining = Lock()
 
@@ -126,10 +128,18 @@ class Matrix:
         """
         values: Values = np.empty((len(lines), self.n_samples), self._dtype)
         step = max(1, BATCH // max(self.lines.longest, 1))
-        for start in range(0, len(lines), step):
+        for start in range(self._read_plain(lines, values), len(lines), step):
             text, row_ends = self._text(lines[start : start + step])
             self._parse(text, row_ends, values[start : start + step])
         return values
+
+    def _read_plain(self, lines: NDArray[np.int64], values: Values) -> int:
+        """Have the lines read by a kernel, as far as they hold nothing unusual; how many it took."""
+        if compiled.kernels is None:
+            return 0
+        starts, stops = self.lines.values[lines], self.lines.stops[lines]
+        n_read: int = getattr(compiled.kernels, self._kernel)(self._descriptor, starts, stops, values)
+        return n_read
 
     def _text(self, lines: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """What follows the probe ids of some lines, each with a comma at its end, and where those are."""
@@ -169,7 +179,7 @@ class Matrix:
             self._refuse_change()
 
 
-KINDS: dict[str, tuple[_Parser, type]] = {
-    "expression": (parse_numbers, np.float64),
-    "detected": (parse_flags, np.bool_),
+KINDS: dict[str, tuple[_Parser, str, type]] = {
+    "expression": (parse_numbers, "read_numbers", np.float64),
+    "detected": (parse_flags, "read_flags", np.bool_),
 }

@@ -1,7 +1,7 @@
 """Running pipelines on atlases: from a store to tables."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,7 +20,7 @@ from lake.resources import Resources
 from lake.run_lock import only_run
 from lake.scheduling import scheduled
 from lake.scratch import Scratch, scratch_beside
-from lake.shelf import loaded_ahead, needs_nodes, without_nodes
+from lake.shelf import loaded_ahead, made_ready, needs_nodes, without_nodes
 from lake.sources import source_of
 from lake.store import Lake
 from lake.tables import clear_leftovers
@@ -281,7 +281,7 @@ def dry_run_batch(store: Lake, batch: Batch) -> Forecast:
     planner = Planner(batch.pipelines, store.snapshot)
     units = [
         unit
-        for atlas in _named_once(batch.atlases, resources)
+        for atlas in _named_once(batch.atlases, load_any, resources)
         for unit in without_nodes(planner.units_of(atlas))
     ]
     return forecast(
@@ -306,16 +306,22 @@ def _planned(
     resources: Resources,
 ) -> Iterator[PlannedUnit]:
     """Every unit, atlas by atlas; of an atlas no more is kept than what its units need."""
-    for atlas in _named_once(batch.atlases, resources):
+    for atlas in _named_once(batch.atlases, _ready, resources):
         units = planner.units_of(atlas)
         todo = [unit for unit in units if not writer.is_done(unit)]
         engine.place(todo)
         yield from units if any(needs_nodes(unit.pipeline) for unit in todo) else without_nodes(units)
 
 
-def _named_once(atlases: Sequence[AtlasLike], resources: Resources) -> Iterator[AnyAtlas]:
+def _ready(atlas: AtlasLike) -> AnyAtlas:
+    return made_ready(load_any(atlas))
+
+
+def _named_once(
+    atlases: Sequence[AtlasLike], load: Callable[[AtlasLike], AnyAtlas], resources: Resources
+) -> Iterator[AnyAtlas]:
     names: set[str] = set()
-    for atlas in loaded_ahead(atlases, load_any, room=resources.room):
+    for atlas in loaded_ahead(atlases, load, resources):
         if atlas.name in names:
             raise RequestError(f"Two atlases are named {atlas.name!r}; name one of them NAME=FILE.")
         names.add(atlas.name)

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +154,48 @@ def _fingerprint(path: Path) -> str:
         return ""
 
 
+@dataclass
+class LatestGenes:
+    """The genes' table that was written last: all atlases of a pipeline have it, and it is written once."""
+
+    path: Path = Path()
+    genes: pd.DataFrame | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    left: os.stat_result | None = None
+
+    def write(self, path: Path, genes: pd.DataFrame, provenance: Mapping[str, Any]) -> None:
+        """Write it, unless it is there as it was left."""
+        known = path == self.path and genes is self.genes and provenance == self.provenance
+        if known and _is_untouched(path, self.left):
+            return
+        _write_frame(path, genes, provenance)
+        self.path, self.genes, self.provenance, self.left = path, genes, provenance, path.stat()
+
+
+def _is_untouched(path: Path, left: os.stat_result | None) -> bool:
+    try:
+        now = path.stat()
+    except FileNotFoundError:
+        return False
+    facts = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    return all(getattr(now, fact) == getattr(left, fact) for fact in facts)
+
+
 def write_unit(
-    unit: Unit, tables: RegionTables, atlas: AnyAtlas, provenance: Mapping[str, Any], *, donors: bool
+    unit: Unit,
+    tables: RegionTables,
+    atlas: AnyAtlas,
+    provenance: Mapping[str, Any],
+    *,
+    donors: bool,
+    latest: LatestGenes | None = None,
 ) -> None:
     """Write every table of a unit, the expression and then the record last."""
     _write_json(unit.parameters, provenance["pipeline_choices"])
     # These two are shared by units, so they tell only what all of these have in common.
     _write_frame(unit.regions, regions_frame(atlas), _only(provenance, "atlas", "software"))
     genes = unit.path("genes") if isinstance(atlas, AtlasSet) else unit.genes
-    _write_frame(genes, tables.genes, provenance["pipeline_choices"])
+    (latest or LatestGenes()).write(genes, tables.genes, provenance["pipeline_choices"])
     frames = {"counts": counts_frame(tables.counts)}
     if donors:
         frames["donor_expression"] = _donors_frame(tables.donor_expression)
@@ -208,7 +241,7 @@ def _by_gene(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_frame(path: Path, frame: pd.DataFrame, provenance: Mapping[str, Any]) -> None:
-    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = pa.Table.from_pandas(frame, preserve_index=False, nthreads=1)  # more take twice the time here
     text = json.dumps(provenance, sort_keys=True)
     table = table.replace_schema_metadata({PROVENANCE: text.encode()})
     with written_aside(path) as aside:

@@ -15,7 +15,7 @@ from lake.manifest import software_versions
 from lake.plan import Plan, PlannedUnit
 from lake.reduced import ReducedTables
 from lake.store import Lake
-from lake.tables import Unit, regions_frame, write_unit
+from lake.tables import LatestGenes, Unit, regions_frame, write_unit
 from lake.watching import Units, Watcher
 from transforms.atlas_set import AnyAtlas
 from transforms.errors import ChoiceError
@@ -63,6 +63,7 @@ class UnitWriter:
     def __init__(self, store: Lake, batch: Batch, reduced: ReducedTables) -> None:
         self._store, self._batch, self._reduced = store, batch, reduced
         self._done: dict[tuple[int, int], bool] = {}
+        self._latest = LatestGenes()
 
     def is_done(self, unit: PlannedUnit) -> bool:
         """Whether all that is wanted of a unit is there; it is looked for once."""
@@ -83,19 +84,22 @@ class UnitWriter:
     ) -> Iterator[tuple[tuple[int, int], UnitReport]]:
         """Write each outcome of a plan, at most `WRITES_AHEAD` of them at a time behind the engine.
 
+        With one worker each is written before the next is made.
+
         Yields
         ------
         ((int, int), UnitReport)
             The unit's number and what became of it.
         """
         told = _Told(plan, watcher)
+        ahead = WRITES_AHEAD if self._batch.resources.workers > 1 else 0
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer") as writer:
             waiting: deque[tuple[PlannedUnit, Future[UnitReport]]] = deque()
             for outcome in outcomes:
                 waiting.append((outcome.unit, writer.submit(self._write, outcome)))
-                while len(waiting) > WRITES_AHEAD:
-                    yield told.finished(*waiting.popleft())
                 told.made(outcome)
+                while len(waiting) > ahead:
+                    yield told.finished(*waiting.popleft())
             for unit, report in waiting:
                 yield told.finished(unit, report)
 
@@ -109,7 +113,14 @@ class UnitWriter:
         except (ChoiceError, RequestError) as failure:
             return UnitReport(self._files(unit), "failed", reason=str(failure))
         if self._batch.keep_tables:
-            write_unit(self._files(unit), tables, unit.atlas, origin, donors=self._batch.donor_tables)
+            write_unit(
+                self._files(unit),
+                tables,
+                unit.atlas,
+                origin,
+                donors=self._batch.donor_tables,
+                latest=self._latest,
+            )
         samples = tables.counts.sum(axis=1)
         return UnitReport(
             self._files(unit),

@@ -190,6 +190,7 @@ def test_lines_are_the_same_without_kernels(data: bytes, block: int, path: Path)
     for kernels in (KERNELS, None):
         with pytest.MonkeyPatch.context() as patch, path.open("rb") as stream:
             patch.setattr(matrix_lines, "BLOCK", block)
+            patch.setattr(matrix_lines, "USUAL_LINES", 3)
             patch.setattr(compiled, "kernels", kernels)
             lines = matrix_lines.find_lines(stream.fileno(), len(data))
         columns = (lines.starts, lines.values, lines.stops, lines.probe_ids)

@@ -132,7 +132,8 @@ def test_atlases(affine: np.ndarray, labels: np.ndarray) -> None:
     def parts() -> list[Any]:
         atlas = Atlas.from_volume(nibabel.Nifti1Image(labels, affine), name="drawn")
         numbers = atlas.regions[["centroid_x", "centroid_y", "centroid_z", "n_nodes"]].to_numpy()
-        return [atlas.nodes, atlas.labels, atlas.coordinates, numbers, *atlas.lookup, *atlas.box]
+        found = [atlas.nodes, atlas.labels, atlas.coordinates, numbers, *atlas.lookup, *atlas.box]
+        return [*found, atlas.fingerprint]
 
     same_bits(parts)
 

@@ -19,11 +19,14 @@ region excludes no sample.
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from transforms import compiled
 from transforms.atlas import Atlas
 from transforms.errors import ChoiceError
 from transforms.native_voxels import nearest_voxels
@@ -78,7 +81,7 @@ def assign(
         raise ChoiceError(f"matching={matching!r} is unknown: choose one of {', '.join(MATCHINGS)}.")
     if not math.isfinite(tolerance):
         raise ChoiceError(f"tolerance={tolerance} is no distance: give a finite number.")
-    points = samples[["mni_x", "mni_y", "mni_z"]].to_numpy(dtype=np.float64)
+    points = _places(samples)
     _check_points(points)
     admissible = _admissible(samples, atlas)
     if atlas.kind == "surface" and matching in ON_SURFACES:
@@ -99,17 +102,27 @@ def _check_points(points: Points) -> None:
 
 def _admissible(samples: pd.DataFrame, atlas: Atlas) -> Mask:
     """(sample, region) whether the region may take the sample."""
-    regions = atlas.regions
     if not atlas.has_info:
-        return np.ones((len(samples), len(regions)), dtype=bool)
-    same = {
-        column: samples[column].to_numpy(dtype=object)[:, None] == regions[column].to_numpy(dtype=object)
-        for column in ("hemisphere", "structure")
-    }
-    anywhere = regions["hemisphere"].isin(["B", ""]).to_numpy(dtype=bool)
-    anything = (regions["structure"] == "").to_numpy(dtype=bool)
+        return np.ones((len(samples), len(atlas.regions)), dtype=bool)
+    own, same = {}, {}
+    for column in ("hemisphere", "structure"):
+        own[column] = atlas.regions[column].to_numpy(dtype=object)
+        same[column] = _equal(samples[column].to_numpy(dtype=object), own[column])
+    anywhere = (own["hemisphere"] == "B") | (own["hemisphere"] == "")
+    anything = own["structure"] == ""
     mask: Mask = (same["structure"] | anything) & (same["hemisphere"] | anywhere)
     return mask
+
+
+def _equal(left: NDArray[np.object_], right: NDArray[np.object_]) -> Mask:
+    """(left, right) whether texts are equal: numbers that stand for them are compared faster."""
+    numbers, _ = pd.factorize(np.concatenate([left, right]))
+    equal: Mask = numbers[: len(left), np.newaxis] == numbers[len(left) :]
+    return equal
+
+
+def _places(samples: pd.DataFrame) -> Points:
+    return np.column_stack([samples[axis].to_numpy(dtype=np.float64) for axis in ("mni_x", "mni_y", "mni_z")])
 
 
 def count_inside(samples: pd.DataFrame, labels: Labels, atlas: Atlas, tolerance: float) -> int:
@@ -127,7 +140,7 @@ def count_inside(samples: pd.DataFrame, labels: Labels, atlas: Atlas, tolerance:
     tolerance : float
         mm, or voxels, that a sample may lie outside.
     """
-    points = samples[["mni_x", "mni_y", "mni_z"]].to_numpy(dtype=np.float64)
+    points = _places(samples)
     size = 1.0 if atlas.affine is None else max(1.0, float(np.abs(atlas.affine[:3, :3]).max()))
     margin = (abs(tolerance) + 1) * size
     low, high = atlas.box
@@ -261,29 +274,50 @@ def _voxels_within(
     takes to build a tree over a million voxels: only the offsets that can be in reach are looked at.
     """
     affine = _affine(atlas)
-    offsets = _offsets_in_reach(affine, radius)
+    offsets = _offsets_in_reach(affine[:3, :3].tobytes(), radius)
     block = max(1, PAIRS_AT_ONCE // len(offsets))
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
-        centre = np.rint(_voxel_coordinates(points[part], affine)).astype(np.int64)
-        nodes = atlas.nodes_at(centre[:, None] + offsets)
-        sample, column = np.nonzero(nodes >= 0)
-        node = nodes[sample, column].astype(np.int64)
-        squared = _squared_distance(points[part[sample]], atlas.coordinates[node])
-        near = squared <= radius * radius
-        yield part, (sample[near], node[near], np.sqrt(squared[near]))
+        centres = np.rint(_voxel_coordinates(points[part], affine)).astype(np.int64)
+        sample, node, squared = _pairs(points[part], centres, offsets, atlas, radius * radius)
+        yield part, (sample, node, np.sqrt(squared))
 
 
-def _offsets_in_reach(affine: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
+def _pairs(points: Points, centres: Labels, offsets: Labels, atlas: Atlas, limit: float) -> Pairs:
+    """Each point, and node among the `offsets` around its voxel, that are close; their squared distance."""
+    if compiled.places is not None:
+        return _pairs_in_c(compiled.places, points, centres, offsets, atlas, limit)
+    nodes = atlas.nodes_at(centres[:, None] + offsets)
+    sample, column = np.nonzero(nodes >= 0)
+    node = nodes[sample, column].astype(np.int64)
+    squared = _squared_distance(points[sample], atlas.coordinates[node])
+    near = squared <= limit
+    return sample[near], node[near], squared[near]
+
+
+def _pairs_in_c(
+    kernels: ModuleType, points: Points, centres: Labels, offsets: Labels, atlas: Atlas, limit: float
+) -> Pairs:
+    most = len(points) * len(offsets)
+    sample, node, squared = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+    coordinates = np.ascontiguousarray(atlas.coordinates)
+    found = kernels.nodes_within(
+        points, centres, offsets, *atlas.lookup, coordinates, limit, sample, node, squared
+    )
+    return sample[:found], node[:found], squared[:found]
+
+
+@lru_cache(maxsize=256)
+def _offsets_in_reach(axes_in_bytes: bytes, radius: float) -> NDArray[np.int64]:
     """(offset, 3) steps from a point's voxel to every voxel that can be within `radius` mm of the point."""
-    axes = affine[:3, :3]
+    axes = np.frombuffer(axes_in_bytes).reshape(3, 3)
     half_diagonal = np.linalg.norm(axes, axis=0).sum() / 2  # a point is no farther from its voxel's centre
     reach = (radius + half_diagonal) * (1 + 1e-6)
     extent = np.ceil(np.linalg.norm(np.linalg.inv(axes), axis=1) * reach).astype(np.int64)
     steps = [np.arange(-size, size + 1) for size in extent]
     offsets = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
     inside: Mask = np.linalg.norm(offsets @ axes.T, axis=1) <= reach
-    return offsets[inside]
+    return np.ascontiguousarray(offsets[inside])
 
 
 def _vote_within(pairs: Pairs, points: Points, atlas: Atlas) -> Elected:

@@ -9,14 +9,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from nibabel.affines import apply_affine
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
+from transforms import compiled
 from transforms.atlas_info import (
     INFO_COLUMNS,
     MAX_STRADDLING,
@@ -35,7 +36,14 @@ from transforms.surface_labels import (
     surface_info,
     surface_labels,
 )
-from transforms.volume_labels import MAX_REGION_ID, check_image, labelled_voxels, read_labels
+from transforms.volume_labels import (
+    MAX_REGION_ID,
+    check_image,
+    is_along_axes,
+    labelled_voxels,
+    read_labels,
+    voxel_places,
+)
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
@@ -52,6 +60,8 @@ __all__ = [
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+FEW_IDS = 2**20  # a table with a row for every number below takes no time
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +164,8 @@ class Atlas:
         if space not in ("mni152", "native"):
             raise AtlasError(f"Space {space!r} of atlas {name!r} is unknown: choose 'mni152' or 'native'.")
         data, affine = read_labels(image, name, threshold=threshold)
-        voxels, labels = labelled_voxels(data, name)
-        coordinates = np.asarray(apply_affine(affine, np.column_stack(voxels)), dtype=np.float64)
+        nodes, labels = labelled_voxels(data, name)
+        coordinates = voxel_places(nodes, data.shape, affine)
         ids = _region_ids(labels, name)
         facts = labels_only(region_names or {}, ids) if info is None else check_info(info, ids, name=name)
         return cls(
@@ -164,7 +174,7 @@ class Atlas:
             kind="volume",
             labels=labels,
             coordinates=coordinates,
-            nodes=np.ravel_multi_index(voxels, data.shape).astype(np.int64),
+            nodes=nodes,
             shape=data.shape,
             regions=_regions(labels, coordinates, facts),
             has_info=info is not None,
@@ -233,7 +243,7 @@ class Atlas:
         ids = _region_ids(labels[nodes], name)
         table = surface_info(sides, names, ids) if info is None else check_info(info, ids, name=name)
         tree = search_tree(vertices[nodes])
-        return cls(
+        made = cls(
             name=name,
             space=space,
             kind="surface",
@@ -248,6 +258,8 @@ class Atlas:
             mri_affine=mri_affine,
             n_left=sizes[0],
         )
+        made.__dict__["tree"] = tree
+        return made
 
     def without_info(self) -> Self:
         """Same atlas whose hemispheres and structures do not constrain the matching of samples."""
@@ -278,7 +290,7 @@ class Atlas:
             self, regions=self.regions.assign(hemisphere=known.where(known != "", sides)), has_info=True
         )
 
-    @property
+    @cached_property
     def centroids(self) -> Floats:
         """(region, 3) centroids in mm, in the order of ``regions``."""
         places: Floats = self.regions[["centroid_x", "centroid_y", "centroid_z"]].to_numpy(dtype=np.float64)
@@ -287,6 +299,11 @@ class Atlas:
     @cached_property
     def box(self) -> tuple[Floats, Floats]:
         """Lowest and highest ``coordinates``, (3,) each."""
+        if self.affine is not None and is_along_axes(self.affine):
+            first, lookup = self.lookup
+            voxels = np.array([first, first + lookup.shape - 1])
+            corners = voxel_places(np.ravel_multi_index(tuple(voxels.T), self.shape), self.shape, self.affine)
+            return corners.min(axis=0), corners.max(axis=0)
         axes = np.ascontiguousarray(self.coordinates.T)
         return axes.min(axis=1), axes.max(axis=1)
 
@@ -330,7 +347,7 @@ class Atlas:
         -------
         (...) int32 array
         """
-        origin, lookup = self._lookup
+        origin, lookup = self.lookup
         voxels = voxels - origin
         inside = ((voxels >= 0) & (voxels < lookup.shape)).all(axis=-1)
         found = np.full(voxels.shape[:-1], -1, dtype=np.int32)
@@ -338,8 +355,10 @@ class Atlas:
         return found
 
     @cached_property
-    def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """First voxel of the box around the labelled voxels, and the nodes in that box (-1: none)."""
+        if compiled.places is not None:
+            return _lookup_in_c(compiled.places, self.nodes, self.shape)
         axes = np.unravel_index(self.nodes, self.shape)
         origin = np.array([axis.min() for axis in axes])
         ends = [axis.max() + 1 for axis in axes]
@@ -363,6 +382,8 @@ class Atlas:
 def _region_ids(labels: Labels, name: str) -> list[int]:
     if not len(labels):
         raise AtlasError(f"Atlas {name!r} is empty: every node is 0; give an image of region ids.")
+    if labels.max() < FEW_IDS:
+        return [int(label) for label in np.flatnonzero(np.bincount(labels))]
     return [int(label) for label in np.unique(labels)]
 
 
@@ -370,20 +391,48 @@ def _regions(
     labels: Labels, coordinates: Floats, info: pd.DataFrame, *, on_node: "cKDTree | None" = None
 ) -> pd.DataFrame:
     """Table of the regions; `on_node` moves each centroid to the nearest labelled node."""
-    position = np.searchsorted(info.index.to_numpy(), labels)
-    size = np.bincount(position, minlength=len(info))
-    sums = [np.bincount(position, weights=axis, minlength=len(info)) for axis in coordinates.T]
-    centroids = np.column_stack(sums) / size[:, None]
+    size, sums = _sizes_and_sums(labels, coordinates, info.index.to_numpy())
+    centroids = sums / size[:, None]
     if on_node is not None:
         centroids = coordinates[on_node.query(centroids)[1]]
     places = {f"centroid_{axis}": centroids[:, column] for column, axis in enumerate("xyz")}
     return info.assign(**places, n_nodes=size)
 
 
-def _canonical(array: NDArray[Any] | None) -> bytes:
+def _sizes_and_sums(labels: Labels, coordinates: Floats, ids: Labels) -> tuple[Labels, Floats]:
+    """Nodes of each region, and the sums of their coordinates; `ids` are those of `labels`, ascending."""
+    if compiled.places is not None and ids[-1] < FEW_IDS:
+        rows = np.zeros(ids[-1] + 1, dtype=np.int64)
+        rows[ids] = np.arange(len(ids))
+        size, sums = np.zeros(len(ids), dtype=np.int64), np.zeros((len(ids), 3))
+        compiled.places.add_up(labels, np.ascontiguousarray(coordinates), rows, size, sums)
+        return size, sums
+    position = np.searchsorted(ids, labels)
+    each_axis = [np.bincount(position, weights=axis, minlength=len(ids)) for axis in coordinates.T]
+    return np.bincount(position, minlength=len(ids)), np.column_stack(each_axis)
+
+
+def _lookup_in_c(
+    kernels: ModuleType, nodes: NDArray[np.int64], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    if not 0 <= nodes.min() <= nodes.max() < np.prod(shape, dtype=np.int64):
+        raise ValueError(f"nodes lie outside an image of {shape} voxels")
+    low, high = np.array(shape, dtype=np.int64), np.full(3, -1, dtype=np.int64)
+    kernels.find_box(nodes, shape[1], shape[2], low, high)
+    lookup = np.full(high + 1 - low, -1, dtype=np.int32)
+    kernels.fill_box(nodes, shape[1], shape[2], low, lookup)
+    return low, lookup
+
+
+def _canonical(array: NDArray[Any] | None) -> Any:
     """Bytes of an array that are the same on every machine: places rounded, little end first."""
     if array is None:
         return b"none"
-    if array.dtype.kind == "f":
-        return (np.round(array, 6) + 0.0).astype("<f8").tobytes()
-    return array.astype("<i8").tobytes()
+    if array.dtype.kind != "f":
+        return np.ascontiguousarray(array, dtype="<i8")
+    if compiled.places is None:
+        return np.ascontiguousarray(np.round(array, 6) + 0.0, dtype="<f8")
+    places = np.ascontiguousarray(array, dtype=np.float64)
+    rounded = np.empty_like(places)  # in one step: threads wait for each other after each
+    compiled.places.round_places(places, rounded)
+    return rounded.astype("<f8", copy=False)

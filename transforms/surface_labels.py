@@ -71,7 +71,7 @@ def join_meshes(mesh: tuple[Mesh, Mesh], name: str, *, space: str) -> tuple[Floa
     (left, left_triangles), (right, right_triangles) = mesh
     vertices = np.concatenate([left, right])
     triangles = np.concatenate([left_triangles, right_triangles + len(left)]).astype(np.int64)
-    if vertices.shape != (len(vertices), 3) or not np.isin(triangles, np.arange(len(vertices))).all():
+    if vertices.shape != (len(vertices), 3) or not ((triangles >= 0) & (triangles < len(vertices))).all():
         raise AtlasError(f"The mesh of atlas {name!r} is damaged: its triangles do not fit its vertices.")
     return np.asarray(apply_affine(TO_SAMPLES[space], vertices), dtype=np.float64), triangles
 

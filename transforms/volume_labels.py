@@ -5,9 +5,11 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.affines import apply_affine
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
+from transforms import compiled
 from transforms.errors import AtlasError
 
 Labels = NDArray[np.int64]
@@ -15,6 +17,9 @@ Floats = NDArray[np.float64]
 
 MAX_VOXELS = 2**31
 MAX_REGION_ID = 2**31 - 1
+IN_C = {np.dtype(kind) for kind in ("u1", "i2", "u2", "i4", "i8", "f4", "f8")}
+CHANCES_IN_C = IN_C - {np.dtype("i8")}
+"""Types of values, in this machine's byte order, that the kernels take."""
 
 
 def check_image(image: Any, name: str) -> SpatialImage:
@@ -111,14 +116,9 @@ def most_probable(probabilities: Any, name: str, *, threshold: float) -> NDArray
     region = np.zeros(best.shape, dtype=np.int32, order="F")
     flat_best, flat_region = best.ravel(order="K"), region.ravel(order="K")  # views
     for volume in range(probabilities.shape[3]):
-        values = np.asarray(probabilities[..., volume])
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        values = np.asarray(probabilities[..., volume]).ravel(order="F")
+        if not _take_larger(values, flat_best, flat_region, volume + 1):
             raise AtlasError(f"Atlas {name!r} holds values that are not finite (NaN): set them to 0.")
-        somewhere = np.flatnonzero(values.ravel(order="F"))  # few voxels have any chance to be in a region
-        chances = values.ravel(order="F")[somewhere]
-        better = chances > flat_best[somewhere]
-        flat_best[somewhere[better]] = chances[better]
-        flat_region[somewhere[better]] = volume + 1
     region[best < threshold] = 0
     if not region.any():
         raise AtlasError(
@@ -128,8 +128,22 @@ def most_probable(probabilities: Any, name: str, *, threshold: float) -> NDArray
     return region
 
 
-def labelled_voxels(data: NDArray[Any], name: str) -> tuple[tuple[NDArray[np.int64], ...], Labels]:
-    """Index and label of every labelled voxel, in C order.
+def _take_larger(values: NDArray[Any], best: NDArray[Any], region: NDArray[np.int32], number: int) -> bool:
+    """Where a value is larger than the best so far, the region is `number`; False if one is not finite."""
+    if compiled.places is not None and values.dtype == best.dtype and values.dtype in CHANCES_IN_C:
+        return bool(compiled.places.take_larger(values, best, region, number))
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        return False
+    somewhere = np.flatnonzero(values)  # few voxels have any chance to be in a region
+    chances = values[somewhere]
+    better = chances > best[somewhere]
+    best[somewhere[better]] = chances[better]
+    region[somewhere[better]] = number
+    return True
+
+
+def labelled_voxels(data: NDArray[Any], name: str) -> tuple[NDArray[np.int64], Labels]:
+    """Flat index (C order), ascending, and label of every labelled voxel.
 
     Raises
     ------
@@ -138,10 +152,61 @@ def labelled_voxels(data: NDArray[Any], name: str) -> tuple[tuple[NDArray[np.int
     """
     if data.dtype.kind not in "biuf":
         raise AtlasError(f"Atlas {name!r} holds values of type {data.dtype}: give one whole number a voxel.")
+    found = _plainly_labelled(data)
+    if found is not None:
+        return found
     voxels = data.nonzero()
     labels = whole_numbers(data[voxels], name)
     labelled = labels != 0
-    return tuple(axis[labelled] for axis in voxels), labels[labelled]
+    nodes = np.ravel_multi_index(voxels, data.shape).astype(np.int64)
+    return nodes[labelled], labels[labelled]
+
+
+def _plainly_labelled(data: NDArray[Any]) -> tuple[NDArray[np.int64], Labels] | None:
+    """The same in C; None where there are no kernels, or a value is not plainly a region id."""
+    if compiled.places is None or data.dtype.newbyteorder("=") not in IN_C:
+        return None
+    values = data.astype(data.dtype.newbyteorder("="), copy=False)
+    _, second, third = data.shape
+    row_steps, node_steps = np.array([second, 1, 0]), np.array([second * third, third, 1])
+    if values.flags.f_contiguous:  # as files have it: the kernels walk through memory
+        values, row_steps, node_steps = values.T, row_steps[::-1].copy(), node_steps[::-1].copy()
+    values = np.ascontiguousarray(values)
+    counts = np.zeros(data.shape[0] * second, dtype=np.int64)
+    if not compiled.places.count_labelled(values, row_steps, MAX_REGION_ID, counts):
+        return None
+    nodes = np.empty(counts.sum(), dtype=np.int64)
+    labels = np.empty_like(nodes)
+    places = np.cumsum(counts) - counts
+    compiled.places.gather_labelled(values, row_steps, node_steps, MAX_REGION_ID, places, nodes, labels)
+    return nodes, labels
+
+
+def voxel_places(nodes: NDArray[np.int64], shape: tuple[int, ...], affine: Floats) -> Floats:
+    """Centres (voxel, 3) in mm of voxels by flat index.
+
+    On an image along the axes of space a coordinate is that of its plane, which is found once.
+    """
+    if not is_along_axes(affine):
+        voxels = np.unravel_index(nodes, shape)
+        return np.asarray(apply_affine(affine, np.column_stack(voxels)), dtype=np.float64)
+    column_of = (affine[:3, :3] != 0).argmax(axis=0)
+    planes = [
+        np.ascontiguousarray(apply_affine(affine, np.arange(size)[:, None] * np.eye(3)[axis])[:, column])
+        for axis, (size, column) in enumerate(zip(shape, column_of, strict=True))
+    ]
+    places = np.empty((len(nodes), 3), dtype=np.float64)
+    if compiled.places is not None:
+        compiled.places.place_nodes(nodes, *planes, column_of, places)
+        return places
+    for plane, column, index in zip(planes, column_of, np.unravel_index(nodes, shape), strict=True):
+        places[:, column] = plane[index]
+    return places
+
+
+def is_along_axes(affine: Floats) -> bool:
+    """Whether the index along each axis of an image decides one coordinate, and each is decided by one."""
+    return all((np.count_nonzero(affine[:3, :3], axis=axis) == 1).all() for axis in (0, 1))
 
 
 def whole_numbers(values: NDArray[Any], name: str) -> Labels:
