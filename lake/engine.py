@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from dask.base import persist
+from dask.base import compute, persist
 from numpy.typing import NDArray
 
 from lake.plan import Plan, PlannedUnit
@@ -35,6 +35,10 @@ from transforms.workflow import Genes, Source, choose_genes, choose_samples, fil
 Progress = Callable[[str, int, int | None], None]
 Labels = dict[str, NDArray[np.int64]]
 Failure = ChoiceError | AtlasError
+_Group = tuple[list[PlannedUnit], Labels]
+
+GROUPS_AT_ONCE = 4
+ROOM_FOR_TABLES = 16  # of the tables of a group, and of what becomes of them until they are written
 
 
 class Outcome(NamedTuple):
@@ -52,13 +56,13 @@ class Timings:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
-    def of(self, kind: str) -> Iterator[None]:
-        """Count and time the stage that is made in this block."""
+    def of(self, kind: str, number: int = 1) -> Iterator[None]:
+        """Count and time the stages that are made in this block."""
         started = time.perf_counter()
         try:
             yield
         finally:
-            self.counts[kind] += 1
+            self.counts[kind] += number
             self.seconds[kind] += time.perf_counter() - started
 
 
@@ -141,7 +145,8 @@ class Engine:
         Yields
         ------
         Outcome
-            As soon as it is there; whatever the caller does with it is done before the next is made.
+            As soon as it is there, and the few that are made with it; whatever the caller does with it is
+            done before the next ones are made.
         """
         self._totals |= plan.counts()
         for sharing_genes in _sharing(plan.units, "genes"):
@@ -170,8 +175,10 @@ class Engine:
             if is_last and isinstance(values, KeptValues):
                 self._latest["genes"].forget()
                 genes = genes.without_rows()
-            for group, found in zip(placed, labels, strict=True):
-                yield from self._alike(group, genes, values, found)
+            ready = list(zip(placed, labels, strict=True))
+            at_once = self._at_once(ready, genes)
+            for first in range(0, len(ready), at_once):
+                yield from self._alike(ready[first : first + at_once], genes, values)
 
     # ---- the stages before an atlas ----
 
@@ -244,22 +251,31 @@ class Engine:
             keep = self._scratch.keep if self._scratch is not None and crowded else None
             return KeptValues(_persisted(fresh, needed, keep), needed)
 
-    def _alike(
-        self, units: list[PlannedUnit], genes: Genes, values: Values, labels: Labels
-    ) -> Iterator[Outcome]:
-        """Units that share all but how samples become regions."""
+    def _at_once(self, groups: list[_Group], genes: Genes) -> int:
+        """How many groups are made together, so that workers need not wait for the last block of each."""
+        if self._resources.workers == 1:
+            return 1
+        n_regions = max(len(units[0].atlas.regions) for units, _ in groups)
+        size = 8 * n_regions * len(genes.selection.genes) * max(len(units) for units, _ in groups)
+        return max(1, min(GROUPS_AT_ONCE, self._resources.room // (ROOM_FOR_TABLES * size)))
+
+    def _alike(self, groups: list[_Group], genes: Genes, values: Values) -> Iterator[Outcome]:
+        """Groups of units that share all but how samples become regions."""
+        with self._made("normalisation", len(groups)):
+            planned = [self._planned(units, labels, genes, values) for units, labels in groups]
+            made = iter(compute(*(lazy for lazy in planned if not isinstance(lazy, Failure))))
+        for (units, _), lazy in zip(groups, planned, strict=True):
+            found = [lazy] * len(units) if isinstance(lazy, Failure) else next(made)
+            for unit, tables in zip(units, found, strict=True):
+                yield Outcome(unit, tables)
+
+    def _planned(self, units: list[PlannedUnit], labels: Labels, genes: Genes, values: Values) -> Any:
         pipelines = [unit.pipeline for unit in units]
-        with self._made("normalisation"):
-            lazy = _attempt(
-                lazy_tables, genes, values, units[0].atlas, pipelines, labels, donors=self._donors
-            )
-            found = [lazy] * len(units) if isinstance(lazy, Failure) else lazy.compute()
-        for unit, tables in zip(units, found, strict=True):
-            yield Outcome(unit, tables)
+        return _attempt(lazy_tables, genes, values, units[0].atlas, pipelines, labels, donors=self._donors)
 
     @contextmanager
-    def _made(self, kind: str) -> Iterator[None]:
-        with self.timings.of(kind):
+    def _made(self, kind: str, number: int = 1) -> Iterator[None]:
+        with self.timings.of(kind, number):
             yield
         if self._progress:
             self._progress(kind, self.timings.counts[kind], self._totals.get(kind))
