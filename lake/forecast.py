@@ -14,11 +14,11 @@ from lake.resources import BASE_BYTES, WORKER_BYTES, Resources
 # Seconds of one core for a million values: 58,692 probes x 3,702 samples are 217 million.
 SECONDS = {
     "samples": 0.0,
-    "probes": 0.005,
-    "genes": 0.022,
-    "values": 0.012,
-    "assignment": 0.0005,
-    "normalisation": 0.004,
+    "probes": 0.002,
+    "genes": 0.014,
+    "values": 0.006,
+    "assignment": 0.0002,
+    "normalisation": 0.002,
     "tables": 0.0005,
 }
 READS = {"probes": 1, "genes": 8, "values": 8}  # bytes a value: the detection calls, the expression
