@@ -124,6 +124,24 @@ def test_scaling_of_columns(method: str, values: np.ndarray) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("method", sorted(FITS))
+def test_single_precision_and_columns_in_memory(method: str) -> None:
+    values = np.random.default_rng(0).normal(size=(4, 30))
+    for given_as in (values.astype(np.float32), np.asfortranarray(values), values[:, ::2]):
+        same_bits(lambda given_as=given_as: FITS[method](given_as)(given_as))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_other_numbers_have_averages_too(dtype: type) -> None:
+    values = np.arange(12).reshape(3, 4).astype(dtype)
+    labels = np.array([1, 2, 1, 0])
+    same_bits(lambda: StructureMeans.of(labels, np.arange(4))(values))
+    same_bits(lambda: aggregate_donor(values, labels, np.array([1, 2])))
+    same_bits(lambda: combine_donors([values, values], "mean"))
+
+
+@needs_kernels
 @given(matrices(NUMBERS), st.data())
 @ANY
 def test_normalisation_of_structures_apart(values: np.ndarray, data: st.DataObject) -> None:

@@ -38,7 +38,7 @@ def _mean_of_samples(values: FloatArray, column: NDArray[np.intp], n_columns: in
         return _mean_by_product(values, column, n_columns)
     order, starts = _members(column, n_columns)
     table = np.empty((len(values), n_columns))
-    compiled.kernels.region_means(np.ascontiguousarray(values), order, starts, table)
+    compiled.kernels.region_means(np.ascontiguousarray(values, dtype=np.float64), order, starts, table)
     return table
 
 
@@ -80,7 +80,7 @@ def _mean_of_donors(tables: Sequence[FloatArray]) -> FloatArray:
         return _mean_of_stack(tables)
     sums, counts = np.zeros(tables[0].shape), np.zeros(tables[0].shape)
     for table in tables:
-        compiled.kernels.add_present(np.ascontiguousarray(table), sums, counts)
+        compiled.kernels.add_present(np.ascontiguousarray(table, dtype=np.float64), sums, counts)
     return _divide(sums, counts)
 
 

@@ -150,9 +150,10 @@ def _logistic_of_matrix(
 
 
 def _are_matrices(values: FloatArray, centre: FloatArray, out: FloatArray) -> bool:
-    """Whether these are rows one after the other in memory, with a centre for each row or each column."""
+    """Whether these are float64 rows one after the other in memory, a centre for each row or each column."""
     return (
         values.ndim == 2
+        and values.dtype == np.float64
         and values.flags.c_contiguous
         and out.flags.c_contiguous
         and centre.shape in ((len(values), 1), (1, values.shape[1]))

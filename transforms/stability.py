@@ -53,8 +53,9 @@ class StructureMeans:
         The sums are compensated (Kahan), as in pandas, so that profiles that tie exactly do so here too.
         """
         means = np.empty((len(expression), len(self.structures)))
-        if compiled.kernels is not None and expression.flags.c_contiguous:
-            compiled.kernels.structure_means(expression, self.members, self.starts, means)
+        if compiled.kernels is not None:
+            rows = np.ascontiguousarray(expression, dtype=np.float64)
+            compiled.kernels.structure_means(rows, self.members, self.starts, means)
             return means
         total = expression[:, self._layers[0]]
         lost = np.zeros_like(total)
