@@ -327,6 +327,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     option("--files", type=Path, default=FILES, help="simulated files, taken from there if they are whole")
     option("--probes", type=int, default=measuring.FULL_SIZE, help="fewer for a trial")
     option("--samples-scale", type=float, default=1.0, help="fewer samples for a trial")
+    option("--repeats", type=int, default=1, help="of cold runs, ours and abagen's, the fastest counts")
     option(
         "--tenfold-probes",
         type=int,
@@ -358,7 +359,7 @@ def bench_of(chosen: argparse.Namespace) -> Bench:
         workdir,
         chosen.probes,
         "all",
-        1,
+        chosen.repeats,
         files=workdir if chosen.tiny else chosen.files.resolve(),
         samples_scale=chosen.samples_scale,
         with_rnaseq=True,
