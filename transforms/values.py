@@ -91,6 +91,7 @@ def sample_blocks(
     left: Positions | None = None,
     *,
     keep: Keep | None = None,
+    later: bool = False,
 ) -> list[Any]:
     """The blocks of genes of `sample_expression`, as tasks.
 
@@ -100,6 +101,8 @@ def sample_blocks(
         As for `sample_expression`.
     keep : callable, optional
         Puts a block where there is room for it, and gives something to slice in its place.
+    later : bool
+        Where samples are scaled, give something that does so when it is sliced, each time.
 
     Returns
     -------
@@ -110,7 +113,9 @@ def sample_blocks(
     raw = _raw_blocks(source, genes, donor, left)
     if keep is not None and genes.selection.kept is None:
         raw = [task(keep, block) for block in raw]
-    return _normalized(raw, pipeline, keep or _as_it_is)
+    return _normalized(
+        raw, pipeline, ScaledLater if later else partial(_scaled, keep=keep or _as_it_is), keep
+    )
 
 
 class Values(Protocol):
@@ -133,8 +138,8 @@ class FreshValues:
     pipeline: Pipeline
 
     def blocks(self, donor: str, left: Positions) -> tuple[list[Any], None]:
-        """See `Values`."""
-        return sample_blocks(self.source, self.genes, self.pipeline, donor, left), None
+        """See `Values`; scaled when they are sliced, so that only those at work are in memory."""
+        return sample_blocks(self.source, self.genes, self.pipeline, donor, left, later=True), None
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +189,9 @@ def _rows(blocks: list[Floats], sizes: Sequence[int], wanted: Positions) -> Floa
     ends = np.cumsum(sizes)
     block_of = np.searchsorted(ends, wanted, side="right")
     starts = ends - np.asarray(sizes)
+    values = {block: blocks[block][:] for block in np.unique(block_of).tolist()}
     return np.stack(
-        [blocks[block][gene - starts[block]] for block, gene in zip(block_of, wanted, strict=True)]
+        [values[block][gene - starts[block]] for block, gene in zip(block_of, wanted, strict=True)]
     )
 
 
@@ -215,16 +221,31 @@ def _as_it_is(block: Floats) -> Floats:
     return block
 
 
-def _normalized(blocks: list[Any], pipeline: Pipeline, keep: Keep) -> list[Any]:
+def _normalized(
+    blocks: list[Any], pipeline: Pipeline, scaled: Callable[..., Any], keep: Keep | None
+) -> list[Any]:
     """Each column normalised over all rows, as tasks that give blocks of rows."""
     method = pipeline.sample_norm
     if method in (None, BATCH):
         return blocks
     if method in FITS and pipeline.quantiles == "linear":
         scaling = task(partial(fit_columns, fit=FITS[method]), blocks)
-        return [task(partial(_scaled, keep=keep), block, scaling) for block in blocks]
+        return [task(scaled, block, scaling) for block in blocks]
     whole = task(partial(normalize_columns, method=method, quantiles=pipeline.quantiles), blocks)
-    return [task(partial(_part, number=number, keep=keep), whole) for number in range(len(blocks))]
+    part = partial(_part, keep=keep or _as_it_is)
+    return [task(partial(part, number=number), whole) for number in range(len(blocks))]
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledLater:
+    """A block of rows whose columns are scaled when it is sliced."""
+
+    block: Any
+    scaling: Scaling
+
+    def __getitem__(self, key: Any) -> Floats:
+        scaled: Floats = self.scaling.by_column(self.block[:])[key]
+        return scaled
 
 
 def _scaled(block: Floats, scaling: Scaling, keep: Keep) -> Any:
