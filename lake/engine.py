@@ -278,7 +278,9 @@ class Engine:
         with self.timings.of(kind, number):
             yield
         if self._progress:
-            self._progress(kind, self.timings.counts[kind], self._totals.get(kind))
+            made = self.timings.counts[kind]
+            for count in range(made - number + 1, made + 1):
+                self._progress(kind, count, self._totals.get(kind))
 
 
 def _sharing(units: Sequence[PlannedUnit], kind: str) -> list[list[PlannedUnit]]:
