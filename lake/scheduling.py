@@ -124,15 +124,14 @@ def _working(client: Any) -> Iterator[None]:
 
     # Workers under a nanny, Dask's default, have one BLAS thread each; so reductions here are the same too.
     with client.as_current(), dask.config.set(scheduler=client), threadpool_limits(1, "blas"):
+        address = address_of(client)  # which the client forgets when it gives the scheduler up
         try:
             yield
         except KilledWorker as error:
-            lost = (
-                f"The workers of {address_of(client)} were lost (KilledWorker): see their logs; often memory"
-            )
+            lost = f"The workers of {address} were lost (KilledWorker): see their logs; often memory"
             raise RunError(f"{lost} was short. {GOES_ON}") from error
         except (CommClosedError, FutureCancelledError) as error:
-            lost = f"The scheduler at {address_of(client)} was lost ({type(error).__name__}): see its log."
+            lost = f"The scheduler at {address} was lost ({type(error).__name__}): see its log."
             raise RunError(f"{lost} {GOES_ON}") from error
 
 
