@@ -28,7 +28,7 @@ lint: $(TESTABLE)
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .peer demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .peer demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis */*.so */*.c
 
 $(INSTALLED): pyproject.toml $(wildcard */*.pyx)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -105,10 +105,8 @@ def _correlate(
     profiles: Sequence[Floats], pairs: Sequence[Pair], correlations: Floats, untrusted: NDArray[np.bool_]
 ) -> None:
     """Correlate some rows, and mark those of each matrix that hold what is no number."""
-    orders = []
-    for number, profile in enumerate(profiles):
-        order, untrusted[:, number] = _ordered(profile)
-        orders.append(order)
+    orders, marks = zip(*map(_ordered, profiles), strict=True)
+    untrusted[:] = np.column_stack(marks)
     for number, pair in enumerate(pairs):
         if len(pair.shared[0]) > 1:
             (one, squares), (other, other_squares) = (
@@ -152,10 +150,8 @@ def _correlate_by_numpy(
     profiles: Sequence[Floats], pairs: Sequence[Pair], correlations: Floats, untrusted: NDArray[np.bool_]
 ) -> None:
     """Correlate some rows, and mark those of each matrix whose ranks are not to be trusted."""
-    orders = []
-    for number, profile in enumerate(profiles):
-        order, untrusted[:, number] = _order(profile)
-        orders.append(order)
+    orders, marks = zip(*map(_order, profiles), strict=True)
+    untrusted[:] = np.column_stack(marks)
     ranks = [_ranks_among_shared(matrix, order, pairs) for matrix, order in enumerate(orders)]
     for number, pair in enumerate(pairs):
         size = len(pair.shared[0])
