@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -38,6 +38,8 @@ Failure = ChoiceError | AtlasError
 _Group = tuple[list[PlannedUnit], Labels]
 
 GROUPS_AT_ONCE = 4
+GENES_FROM_MEMORY = 4  # stages that read all of the store's matrices, from which unpacking them once pays
+ROOM_FOR_MATRICES = 1 / 3  # of what may be kept
 ROOM_FOR_TABLES = 16  # of the tables of a group, and of what becomes of them until they are written
 
 
@@ -127,6 +129,7 @@ class Engine:
         self._prepared: dict[str, pd.DataFrame] = {}
         self._labels: dict[str, Labels | Failure] = {}
         self._totals: dict[str, int] = {}
+        self._in_memory = 0
         self.timings = Timings()
 
     def place(self, units: Sequence[PlannedUnit]) -> None:
@@ -149,6 +152,7 @@ class Engine:
             done before the next ones are made.
         """
         self._totals |= plan.counts()
+        self._unpack_for(plan)
         for sharing_genes in _sharing(plan.units, "genes"):
             groups = _sharing(sharing_genes, "values")
             for group in groups:
@@ -180,6 +184,20 @@ class Engine:
             for first in range(0, len(ready), at_once):
                 yield from self._alike(ready[first : first + at_once], genes, values)
 
+    @property
+    def _room(self) -> int:
+        """Bytes that may be kept beside the matrices."""
+        return self._resources.room - self._in_memory
+
+    def _unpack_for(self, plan: Plan) -> None:
+        """Keep the store's matrices in memory where many stages read them and there is room."""
+        microarray = self._source.microarray
+        fits = microarray.nbytes <= ROOM_FOR_MATRICES * self._resources.room
+        if self._keeps_rows and fits and plan.counts().get("genes", 0) >= GENES_FROM_MEMORY:
+            with self.timings.of("matrices"):
+                self._source = replace(self._source, microarray=microarray.persist())
+            self._in_memory = microarray.nbytes
+
     # ---- the stages before an atlas ----
 
     def _genes(self, unit: PlannedUnit, sharing: list[PlannedUnit]) -> Genes:
@@ -191,7 +209,7 @@ class Engine:
         samples, probes = self._stage("probes", unit, partial(self._filter_probes, unit))
         with self._made("genes"):
             needed = self._needed_by(sharing, samples)
-            fits = 8 * len(needed) * probes["gene_symbol"].nunique() <= self._resources.room
+            fits = self._in_memory or 8 * len(needed) * probes["gene_symbol"].nunique() <= self._room
             keep = needed if self._keeps_rows and fits else None
             return choose_genes(self._source_of(unit), unit.pipeline, samples, probes, keep=keep)
 
@@ -244,12 +262,12 @@ class Engine:
         needed = _needed(genes.samples, [group[0] for group in groups], labels)
         size = 8 * len(genes.selection.genes) * sum(map(len, needed.values()))
         taken = genes.selection.kept.nbytes if genes.selection.kept else 0
-        crowded = self._scratch is not None and size > self._resources.room - taken
-        if len(groups) == 1 and not crowded:
+        crowded = self._scratch is not None and size > self._room - taken
+        if len(groups) == 1 and not crowded and not self._in_memory:
             return fresh
         with self._made("values"):
             keep = self._scratch.keep if self._scratch is not None and crowded else None
-            return KeptValues(_persisted(fresh, needed, keep), needed)
+            return KeptValues(_persisted(fresh, needed, keep, later=len(groups) == 1), needed)
 
     def _at_once(self, groups: list[_Group], genes: Genes) -> int:
         """How many groups are made together, so that workers need not wait for the last block of each."""
@@ -257,7 +275,7 @@ class Engine:
             return 1
         n_regions = max(len(units[0].atlas.regions) for units, _ in groups)
         size = 8 * n_regions * len(genes.selection.genes) * max(len(units) for units, _ in groups)
-        return max(1, min(GROUPS_AT_ONCE, self._resources.room // (ROOM_FOR_TABLES * size)))
+        return max(1, min(GROUPS_AT_ONCE, self._room // (ROOM_FOR_TABLES * size)))
 
     def _alike(self, groups: list[_Group], genes: Genes, values: Values) -> Iterator[Outcome]:
         """Groups of units that share all but how samples become regions."""
@@ -307,11 +325,15 @@ def _needed(
 
 
 def _persisted(
-    fresh: FreshValues, needed: dict[str, NDArray[np.integer]], keep: Callable[..., Any] | None
+    fresh: FreshValues,
+    needed: dict[str, NDArray[np.integer]],
+    keep: Callable[..., Any] | None,
+    *,
+    later: bool,
 ) -> dict[str, list[Any]]:
     """Donor -> its blocks, made now. To scratch they go one donor after the other."""
     lazy = {
-        donor: sample_blocks(fresh.source, fresh.genes, fresh.pipeline, donor, left, keep=keep)
+        donor: sample_blocks(fresh.source, fresh.genes, fresh.pipeline, donor, left, keep=keep, later=later)
         for donor, left in needed.items()
     }
     if keep is None:

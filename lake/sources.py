@@ -10,13 +10,13 @@ from transforms.workflow import Source
 
 
 def source_of(store: Lake) -> Source:
-    """The microarray of all donors, its labels, and RNA-seq for what asks for it; nothing is read."""
+    """The microarray of all donors, its labels, and RNA-seq for what asks for it, read once; nothing yet."""
     return Source(
         store.unlabelled(),
         store.probes,
         store.samples,
         store.ontology,
-        rnaseq=functools.partial(rnaseq_profiles, store),
+        rnaseq=functools.cache(functools.partial(rnaseq_profiles, store)),
     )
 
 

@@ -222,16 +222,16 @@ def test_scratch_is_gone_after_a_failure_too(
 ) -> None:
     keep = Scratch.keep
 
-    def full_after_three(self: Scratch, block: Any) -> Any:
-        if len(no_room) == 3:
+    def full_after_one(self: Scratch, block: Any) -> Any:
+        if len(no_room) == 1:
             raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
         return keep(self, block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Scratch, "keep", full_after_three)
+        patched.setattr(Scratch, "keep", full_after_one)
         with pytest.raises(OSError, match="No space left"):
             run(small_lake, [atlas], out=tmp_path / "out", memory_limit=LITTLE, workers=1)
-    assert len(no_room) == 3
+    assert len(no_room) == 1
     assert leftovers(tmp_path / "out") == []
     run(small_lake, [atlas], out=tmp_path / "out", memory_limit=LITTLE)
     run(small_lake, [atlas], out=tmp_path / "expected")
@@ -306,8 +306,8 @@ def most_together(process: psutil.Popen) -> int:
 
 @pytest.mark.slow
 def test_a_run_stays_within_its_memory_limit(tmp_path: Path) -> None:
-    """6,000 probes and all samples: 180 MB of intensities, and more on their way if they may."""
-    simulate(tmp_path / "files", probes=6000)
+    """18,000 probes and all samples: 530 MB of intensities, and more on their way if they may."""
+    simulate(tmp_path / "files", probes=18_000)
     ingest_directory(tmp_path / "files", tmp_path / "store.zarr")
 
     def peak(out: Path, limit: str) -> int:

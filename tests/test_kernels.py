@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import dask.array
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -15,7 +13,6 @@ from hypothesis.extra import numpy as arrays
 from tests.helpers import tree, works
 from transforms import compiled
 from transforms.aggregate import aggregate_donor, combine_donors
-from transforms.blocks import gather
 from transforms.normalize import NORMALIZATIONS, normalize, normalize_within
 from transforms.rank_correlation import Pair, pair_correlations
 from transforms.scaling import FITS
@@ -180,25 +177,6 @@ def test_means_of_donors(n_donors: int, data: st.DataObject) -> None:
     same_bits(lambda: combine_donors(tables, "mean"))
 
 
-# Blocks
-
-
-@needs_kernels
-@pytest.mark.parametrize("dtype", [np.float64, np.bool_])
-@given(st.data())
-@ANY
-def test_rows_and_columns_of_chunks(dtype: type, data: st.DataObject) -> None:
-    shape = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
-    values = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    chunks = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    array = xr.DataArray(dask.array.from_array(values, chunks=chunks), dims=("probe", "sample"))
-    rows, columns = (
-        np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=12))) for size in shape
-    )
-    found = gather(array, rows, columns).compute(scheduler="sync")
-    np.testing.assert_array_equal(found, values[np.ix_(rows, columns)])
-
-
 # The whole way
 
 
@@ -210,6 +188,8 @@ def test_tables_are_the_same_without_kernels(
     works(*words, tmp_path / "compiled")
     monkeypatch.setattr(compiled, "kernels", None)
     monkeypatch.setattr(compiled, "places", None)
+    monkeypatch.setattr(compiled, "scaling", None)
+    monkeypatch.setattr(compiled, "scores", None)
     works(*words, tmp_path / "numpy")
     assert tree(tmp_path / "compiled") == tree(tmp_path / "numpy")
 

@@ -445,3 +445,10 @@ def test_a_scaling_takes_values_that_it_was_not_fitted_to(method):
     both = np.concatenate([seen, unseen], axis=1)
     np.testing.assert_array_equal(scaling(both)[:, :40], normalize(seen, method))
     np.testing.assert_array_equal(scaling(both)[:, 40:], scaling(unseen))
+
+
+@pytest.mark.parametrize("method", NORMALIZATIONS)
+def test_nearly_equal_values_among_others_are_normalised_in_the_end(method):
+    """Hampel's steps are a part of the deviations, here 1e-15, and its root is sought some units away."""
+    values = np.array([1.5] * 5 + [1.5 + 2**-50] * 8 + [20.0, -3.0, 7.0, 8.0])
+    assert normalize(values, method).shape == values.shape

@@ -87,115 +87,12 @@ def sorted_columns(
                 tied[row] |= same[row, place]
 
 
-def shared_ranks(
-    const unsigned long long[:, ::1] order,
-    const unsigned char[:, ::1] same,
-    const unsigned char[::1] tied,
-    const int[::1] shared,
-    long long[:, ::1] ranks,
-    long long[::1] squares,
-):
-    """Twice the ranks (from 1, the mean at ties) of some columns among these, and the sum of their squares.
-
-    `shared` tells for each column which of the shared ones it is, or their number if it is none; `ranks` has a
-    column for each of these and one more, for which there is no use.
-    """
-    cdef Py_ssize_t row, place, member
-    cdef int n_shared = ranks.shape[1] - 1
-    cdef long long rank, first
-    with nogil:
-        for row in range(order.shape[0]):
-            rank = 0
-            if not tied[row]:
-                for place in range(order.shape[1]):
-                    member = shared[order[row, place]]
-                    rank += 2 * (member != n_shared)
-                    ranks[row, member] = rank
-                squares[row] = rank * (rank // 2 + 1) * (rank + 1) // 3  # rank is twice the last one
-                continue
-            first = squares[row] = 0
-            member = 0  # where the group of equal values begins
-            for place in range(order.shape[1] + 1):
-                if place == order.shape[1] or place == 0 or not same[row, place]:
-                    squares[row] += _share(order, shared, ranks, row, member, place, first + rank + 1)
-                    member, first = place, rank
-                if place < order.shape[1]:
-                    rank += shared[order[row, place]] != n_shared
-
-
-cdef inline long long _share(
-    const unsigned long long[:, ::1] order,
-    const int[::1] shared,
-    long long[:, ::1] ranks,
-    Py_ssize_t row,
-    Py_ssize_t start,
-    Py_ssize_t stop,
-    long long rank,
-) noexcept nogil:
-    """Give the columns of a group of equal values their rank; the sum of its squares."""
-    cdef Py_ssize_t place
-    cdef int n_shared = ranks.shape[1] - 1
-    cdef long long squares = 0
-    for place in range(start, stop):
-        ranks[row, shared[order[row, place]]] = rank
-        squares += rank * rank * (shared[order[row, place]] != n_shared)
-    return squares
-
-
 cdef unsigned long long _low_bits(Py_ssize_t size) noexcept nogil:
     """As many ones as the numbers 0..size need."""
     cdef unsigned long long low = 0
     while low < <unsigned long long>size:
         low = 2 * low + 1
     return low
-
-
-# Scaling: parameters are of each row, shape (rows, 1), or of each column, (1, columns) ------------------------
-
-
-def centred(
-    const double[:, ::1] values, const double[:, ::1] centre, const double[:, ::1] scale, double[:, ::1] out
-):
-    """(centre - x) / scale."""
-    cdef Py_ssize_t row, column
-    cdef bint by_column = centre.shape[0] == 1 and centre.shape[1] == values.shape[1]
-    cdef double middle, width
-    with nogil:
-        for row in range(values.shape[0]):
-            if by_column:
-                for column in range(values.shape[1]):
-                    out[row, column] = (centre[0, column] - values[row, column]) / scale[0, column]
-            else:
-                middle, width = centre[row, 0], scale[row, 0]
-                for column in range(values.shape[1]):
-                    out[row, column] = (middle - values[row, column]) / width
-
-
-def logistic(double[:, ::1] exponentials):
-    """1 / (1 + e), written over e."""
-    cdef Py_ssize_t row, column
-    with nogil:
-        for row in range(exponentials.shape[0]):
-            for column in range(exponentials.shape[1]):
-                exponentials[row, column] = 1.0 / (exponentials[row, column] + 1.0)
-
-
-def scaled_logistic(double[:, ::1] exponentials, const double[:, ::1] low, const double[:, ::1] width):
-    """(1 / (1 + e) - low) / width, written over e."""
-    cdef Py_ssize_t row, column
-    cdef bint by_column = low.shape[0] == 1 and low.shape[1] == exponentials.shape[1]
-    cdef double lowest, range_
-    with nogil:
-        for row in range(exponentials.shape[0]):
-            if by_column:
-                for column in range(exponentials.shape[1]):
-                    exponentials[row, column] = (
-                        1.0 / (exponentials[row, column] + 1.0) - low[0, column]
-                    ) / width[0, column]
-            else:
-                lowest, range_ = low[row, 0], width[row, 0]
-                for column in range(exponentials.shape[1]):
-                    exponentials[row, column] = (1.0 / (exponentials[row, column] + 1.0) - lowest) / range_
 
 
 # Averages -----------------------------------------------------------------------------------------------------
@@ -248,27 +145,3 @@ def put_columns(const double[:, ::1] values, const Py_ssize_t[::1] columns, doub
         for row in range(values.shape[0]):
             for column in range(columns.shape[0]):
                 out[row, columns[column]] = values[row, column]
-
-
-# Blocks -------------------------------------------------------------------------------------------------------
-
-ctypedef fused number:
-    double
-    unsigned char
-
-
-def copy_parts(
-    const number[:, ::1] chunk,
-    const Py_ssize_t[::1] rows,
-    const Py_ssize_t[::1] columns,
-    number[:, ::1] block,
-    const Py_ssize_t[::1] row_places,
-    const Py_ssize_t[::1] column_places,
-):
-    """Copy some rows and columns of a chunk to their places in a block."""
-    cdef Py_ssize_t row, column, place
-    with nogil:
-        for row in range(rows.shape[0]):
-            place = row_places[row]
-            for column in range(columns.shape[0]):
-                block[place, column_places[column]] = chunk[rows[row], columns[column]]

@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from transforms import compiled
 from transforms.errors import AtlasError, ChoiceError
+from transforms.scaled import Scaled
 
 FloatArray = NDArray[np.float64]
+Samples = FloatArray | Scaled
 Reduction = Callable[..., Any]
 
 # Genes averaged at once by the mean: their values, sample by sample, stay in a core's cache.
@@ -24,7 +26,7 @@ BLOCK_GENES = 256
 class Metric(NamedTuple):
     """How samples become a region's value, and how donors' values become one."""
 
-    over_samples: Callable[[FloatArray, NDArray[np.intp], int], FloatArray]
+    over_samples: Callable[[Samples, NDArray[np.intp], int], FloatArray]
     """(gene, sample) values, each sample's column in the table (-1 none), number of columns -> table."""
     over_donors: Callable[[Sequence[FloatArray]], FloatArray]
     """One (gene, region) table per donor -> (gene, region)."""
@@ -33,10 +35,15 @@ class Metric(NamedTuple):
 # Means: one sparse product for all regions ----------------------------------------------------------------
 
 
-def _mean_of_samples(values: FloatArray, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+def _mean_of_samples(values: Samples, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+    order, starts = _members(column, n_columns)
+    if isinstance(values, Scaled):
+        means = values.means(order, starts)
+        if means is not None:
+            return means
+        values = values.array
     if compiled.kernels is None:
         return _mean_by_product(values, column, n_columns)
-    order, starts = _members(column, n_columns)
     table = np.empty((len(values), n_columns))
     compiled.kernels.region_means(np.ascontiguousarray(values, dtype=np.float64), order, starts, table)
     return table
@@ -103,7 +110,7 @@ def _divide(sums: FloatArray, counts: FloatArray) -> FloatArray:
 # Medians: one sort for all regions of as many samples -----------------------------------------------------
 
 
-def _median_of_samples(values: FloatArray, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+def _median_of_samples(values: Samples, column: NDArray[np.intp], n_columns: int) -> FloatArray:
     order = np.argsort(column, kind="stable")
     sizes = np.bincount(column[column >= 0], minlength=n_columns)
     starts = np.count_nonzero(column < 0) + np.cumsum(sizes) - sizes
@@ -143,8 +150,8 @@ def _median_of_present(groups: FloatArray) -> FloatArray:
 def _leaving_out_nan(reduction: Reduction) -> Metric:
     """Make a metric of a numpy-like function with an ``axis`` keyword, which never sees a NaN."""
 
-    def over_samples(values: FloatArray, column: NDArray[np.intp], n_columns: int) -> FloatArray:
-        groups = (values[:, column == index] for index in range(n_columns))
+    def over_samples(values: Samples, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+        groups = (values.take(np.flatnonzero(column == index), axis=1) for index in range(n_columns))
         return _reduced(groups, reduction, (len(values), n_columns))
 
     def over_donors(tables: Sequence[FloatArray]) -> FloatArray:
@@ -222,13 +229,13 @@ def check_metric(metric: str | Reduction) -> Metric:
 
 
 def aggregate_donor(
-    values: FloatArray, labels: ArrayLike, regions: ArrayLike, metric: str | Reduction = "mean"
+    values: Samples, labels: ArrayLike, regions: ArrayLike, metric: str | Reduction = "mean"
 ) -> FloatArray:
     """Values of each gene in each region, over the samples assigned to the region.
 
     Parameters
     ----------
-    values : (gene, sample) float64 array
+    values : (gene, sample) float64 array, or Scaled
         Expression of one donor, or of all donors' samples at once.
     labels : (sample,) integer array
         Region of each sample; 0 is unassigned.
@@ -249,7 +256,7 @@ def aggregate_donor(
     ChoiceError
         If the metric is unknown.
     """
-    column = _columns(labels, regions)
+    column = region_places(labels, regions)
     return check_metric(metric).over_samples(values, column, np.size(regions))
 
 
@@ -297,12 +304,18 @@ def drop_unusable_genes(table: FloatArray) -> NDArray[np.bool_]:
 
 def count_samples(labels: ArrayLike, regions: ArrayLike) -> NDArray[np.int64]:
     """Count each region's samples, (region,); arguments and errors as in `aggregate_donor`."""
-    column = _columns(labels, regions)
+    column = region_places(labels, regions)
     return np.bincount(column[column >= 0], minlength=np.size(regions)).astype(np.int64)
 
 
-def _columns(labels: ArrayLike, regions: ArrayLike) -> NDArray[np.intp]:
-    """Position of each sample's label among the regions, -1 for unassigned."""
+def region_places(labels: ArrayLike, regions: ArrayLike) -> NDArray[np.intp]:
+    """Position of each sample's label among the regions, -1 for unassigned.
+
+    Raises
+    ------
+    AtlasError
+        As `aggregate_donor`.
+    """
     labels, regions = np.asarray(labels), np.asarray(regions)
     if np.any(np.diff(regions) <= 0) or np.any(regions == 0):
         raise AtlasError("Region ids must ascend without repeats and leave 0 for unassigned samples.")

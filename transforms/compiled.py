@@ -13,3 +13,5 @@ def _built(module: str) -> ModuleType | None:
 
 kernels = _built("_compiled")
 places = _built("_places")
+scores = _built("_scores")
+scaling = _built("_scaling")

@@ -22,6 +22,7 @@ from transforms.errors import ChoiceError
 from transforms.missing import inverse_distance
 from transforms.parts import GeneNormalization, Part, normalized_blocks, part_of
 from transforms.pipeline import Pipeline
+from transforms.scaled import Scaled
 from transforms.tasks import task
 from transforms.values import Values, ValuesOf, block_sizes
 from transforms.workflow import Genes
@@ -99,9 +100,9 @@ def masked_samples(
     return MaskedSamples(expression.dropna(axis=1, how="all"), samples)
 
 
-def _inside_rows(values: dict[str, Floats], parts: list[Part]) -> Floats:
+def _inside_rows(values: dict[str, Floats | Scaled], parts: list[Part]) -> Floats:
     """(sample, gene) of all donors' samples inside, for a block of genes."""
-    return np.concatenate([values[part.donor][:, part.labels != 0].T for part in parts])
+    return np.concatenate([values[part.donor].take(np.flatnonzero(part.labels), axis=1).T for part in parts])
 
 
 def _inside(samples: pd.DataFrame, mask: AnyAtlas | None, pipeline: Pipeline) -> NDArray[np.int64]:

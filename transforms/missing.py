@@ -26,6 +26,7 @@ from scipy import sparse
 from transforms.atlas import Atlas
 from transforms.distance import surface_graph
 from transforms.samples import MNI
+from transforms.scaled import Scaled
 from transforms.search import search_tree
 
 Integers = NDArray[np.int64]
@@ -81,12 +82,14 @@ class Filling:
     regions: Integers
     weights: sparse.csr_array
 
-    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def apply(self, values: NDArray[np.float64] | Scaled) -> NDArray[np.float64]:
         """Weighted sums of (gene, sample) values: (gene, filled).
 
         A value that normalisation left undefined (NaN) counts as 0, as it does in abagen, whose sums leave
         it out of the numerator but not of the sum of the weights.
         """
+        if not len(self.regions):
+            return np.zeros((len(values), 0))
         samples, weights = self._used
         given = values.take(samples, axis=1)
         given[np.isnan(given)] = 0.0

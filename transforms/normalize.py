@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from transforms import compiled
+from transforms.blocks import take_columns
 from transforms.errors import ChoiceError
+from transforms.scaled import Scaled, as_array
 from transforms.scaling import (
     FITS,
     HAZEN,
@@ -30,6 +32,7 @@ from transforms.scaling import (
     QUANTILES,
     FloatArray,
     Quantiles,
+    Scaling,
     fit_center,
     fit_minmax,
     fit_robust_sigmoid,
@@ -50,6 +53,8 @@ Normalization = Callable[[FloatArray], FloatArray]
 
 # Values normalised at once by `normalize`: 1 MiB, so that a block and its sorted copy stay in a core's cache.
 BLOCK_VALUES = 2**17
+
+MOST_EQUAL_STEPS = 1_024  # of hampel's walk from the median, 32 times the 0.7 quantile of the deviations
 
 
 @undefined_is_nan
@@ -172,13 +177,17 @@ def _psi(residuals: FloatArray, a: FloatArray, b: FloatArray, c: FloatArray) -> 
 def _root(function: Callable[[FloatArray], FloatArray], start: FloatArray, width: FloatArray) -> FloatArray:
     """Nearest sign change of a piecewise linear function, walking from ``start`` towards its sign.
 
-    Steps of width / 32 find the bracket; the Illinois variant of regula falsi, which is exact on a
+    Steps of width / 32 find the bracket, longer ones where it is farther than measurements have it (nearly
+    equal values with a few others among them); the Illinois variant of regula falsi, which is exact on a
     linear piece, closes it. A vector that has settled stays as it is, whatever its neighbours need.
     """
     near, at_near = start, function(start)
     step = np.sign(at_near) * width / 32
     far, at_far = near + step, function(near + step)
+    n_steps = 0
     while np.any(open_ := at_near * at_far > 0):
+        n_steps += 1
+        step = step * 2 if n_steps > MOST_EQUAL_STEPS else step
         near, at_near = np.where(open_, far, near), np.where(open_, at_far, at_near)
         far = np.where(open_, far + step, far)
         at_far = function(far)
@@ -380,20 +389,53 @@ def normalize_within(
     ChoiceError
         As `normalize`.
     """
-    missing = _missing_samples(values)
-    if method is None or (groups is None and not missing.any()):
+    return as_array(scaled_within(values, method, groups, quantiles=quantiles))
+
+
+def scaled_within(
+    values: FloatArray,
+    method: str | None,
+    groups: NDArray[Any] | None = None,
+    *,
+    quantiles: str = "linear",
+    columns: NDArray[np.integer] | None = None,
+) -> FloatArray | Scaled:
+    """`normalize_within` of some columns, by methods that allow it not before samples are asked for."""
+    if quantiles == "linear" and method is not None and canonical_name(method) in FITS and values.size:
+        own = np.arange(values.shape[1]) if columns is None else columns
+        return _lazily(values, FITS[canonical_name(method)], own, groups)
+    values = values if columns is None else take_columns(values, columns)
+    if method is None or not values.size:
         return normalize(values, method, quantiles=quantiles)
-    classes = np.full(values.shape[1], "all") if groups is None else np.asarray(groups)
-    names = np.unique(classes[~missing])
-    if len(names) == 1 and names[0] != "" and not missing.any():
+    members = _members(_missing_samples(values), groups)
+    if len(members) == 1 and len(members[0]) == values.shape[1]:
         return normalize(values, method, quantiles=quantiles)
     result = np.full(values.shape, np.nan)
-    for name in names[names != ""]:
-        members = np.flatnonzero((classes == name) & ~missing)
-        for (genes,) in _blocks((len(values), len(members))):
-            part = values[genes].take(members, axis=1)
-            _put_columns(normalize(part, method, quantiles=quantiles, out=part), members, result[genes])
+    for inside in members:
+        for (genes,) in _blocks((len(values), len(inside))):
+            part = values[genes].take(inside, axis=1)
+            _put_columns(normalize(part, method, quantiles=quantiles, out=part), inside, result[genes])
     return result
+
+
+def _members(missing: NDArray[np.bool_], groups: NDArray[Any] | None) -> list[NDArray[np.intp]]:
+    """The samples of each group, without those that are missing in every gene."""
+    classes = np.full(len(missing), "all") if groups is None else np.asarray(groups)
+    names = np.unique(classes[~missing])
+    return [np.flatnonzero((classes == name) & ~missing) for name in names[names != ""]]
+
+
+def _lazily(
+    values: FloatArray,
+    fit: Callable[[FloatArray], Scaling],
+    columns: NDArray[np.integer],
+    groups: NDArray[Any] | None,
+) -> FloatArray | Scaled:
+    missing = np.zeros(len(columns), dtype=np.bool_)
+    if np.isnan(values[0, columns]).any():
+        missing = _missing_samples(take_columns(values, columns))
+    members = _members(missing, groups)
+    return Scaled(values, columns, fit, members) if members else np.full((len(values), len(columns)), np.nan)
 
 
 def _put_columns(values: FloatArray, columns: NDArray[np.intp], out: FloatArray) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,30 @@ from transforms.normalize import (
     BATCH,
     donor_effects,
     donor_means,
-    normalize_within,
     refuse_single_donors,
+    scaled_within,
 )
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
+from transforms.scaled import Scaled, as_array
 from transforms.tasks import task
 from transforms.values import Values
 
 Floats = NDArray[np.float64]
+
+
+class Taken(NamedTuple):
+    """Some columns of a matrix.
+
+    Attributes
+    ----------
+    values : (gene, column) float64 array
+    columns : (left,) int array or None
+        None for all of them.
+    """
+
+    values: Floats
+    columns: NDArray[np.integer] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,26 +123,32 @@ class GeneNormalization:
             groups={p.donor: p.samples["structure"].to_numpy(object) for p in parts} if apart else {},
         )
 
-    def __call__(self, values: dict[str, Floats]) -> dict[str, Floats]:
-        """Donor -> (gene, left) of some genes, to the same normalised."""
+    def __call__(self, values: dict[str, Taken]) -> dict[str, Floats | Scaled]:
+        """Donor -> values of some genes, and which of their columns are left, to (gene, left) normalised."""
         effects = self._effects(values)
-        return {donor: self._normalized(donor, own, effects.get(donor)) for donor, own in values.items()}
+        return {donor: self._normalized(donor, taken, effects.get(donor)) for donor, taken in values.items()}
 
-    def _effects(self, values: dict[str, Floats]) -> dict[str, Floats]:
+    def _effects(self, values: dict[str, Taken]) -> dict[str, Floats]:
         """What ``batch`` takes off each gene: a linear model of the donors comes down to their means."""
         if not self.removes_donors:
             return {}
-        return donor_effects({donor: donor_means(own) for donor, own in values.items() if own.shape[1]})
+        taken = {donor: _taken(own) for donor, own in values.items()}
+        return donor_effects({donor: donor_means(own) for donor, own in taken.items() if own.shape[1]})
 
-    def _normalized(self, donor: str, values: Floats, effect: Floats | None) -> Floats:
+    def _normalized(self, donor: str, taken: Taken, effect: Floats | None) -> Floats | Scaled:
+        if effect is not None or self.method is None or not self.rescales:
+            taken = Taken(_taken(taken), None)
+        values, columns = taken
         if effect is not None:
             values = values - effect[:, np.newaxis]
         if self.method is None or not values.shape[1]:
             return values
-        normalized = normalize_within(values, self.method, self.groups.get(donor), quantiles=self.quantiles)
+        normalized = scaled_within(
+            values, self.method, self.groups.get(donor), quantiles=self.quantiles, columns=columns
+        )
         if self.rescales:
             return normalized
-        undefined = np.isnan(normalized).any(axis=1, keepdims=True)
+        undefined = np.isnan(as_array(normalized)).any(axis=1, keepdims=True)
         return np.where(undefined, np.nan, values)
 
 
@@ -148,13 +169,21 @@ def _normalized_block(
     values: list[Floats],
     taken: dict[str, NDArray[np.integer] | None],
     normalization: GeneNormalization,
-) -> dict[str, Floats]:
+) -> dict[str, Floats | Scaled]:
     return normalization(
-        {
-            donor: own[:] if columns is None else take_columns(own, columns)
-            for (donor, columns), own in zip(taken.items(), values, strict=True)
-        }
+        {donor: _opened(own, columns) for (donor, columns), own in zip(taken.items(), values, strict=True)}
     )
+
+
+def _opened(block: Any, columns: NDArray[np.integer] | None) -> Taken:
+    """A block as an array; what is not one is read, or made, for these columns alone."""
+    if isinstance(block, np.ndarray):
+        return Taken(block, columns)
+    return Taken(block[:] if columns is None else take_columns(block, columns), None)
+
+
+def _taken(taken: Taken) -> Floats:
+    return taken.values if taken.columns is None else take_columns(taken.values, taken.columns)
 
 
 def label_samples(

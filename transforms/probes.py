@@ -14,9 +14,11 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import tokenize
 from numpy.typing import NDArray
 
-from transforms.blocks import gather, rearranged
+from transforms import compiled
+from transforms.blocks import Cells, cut_into_parts, gather, made_of, matrix_of, rearranged
 from transforms.errors import ChoiceError
 from transforms.kept import ChosenRows
 from transforms.reannotation import Reannotation
@@ -346,17 +348,32 @@ def _gene_block(
     starts: NDArray[np.integer],
     columns: NDArray[np.integer],
 ) -> da.Array:
-    block = gather(expression, rows[starts[0] : starts[-1]], columns)
-    if len(starts) - 1 == len(block):
-        return block
-    chunks = ((len(starts) - 1,), block.chunks[1])
-    means: da.Array = da.map_blocks(
-        _gene_means, block, starts - starts[0], chunks=chunks, dtype=block.dtype, meta=block._meta
-    )
-    return means
+    own = rows[starts[0] : starts[-1]]
+    if len(starts) - 1 == len(own):
+        return gather(expression, own, columns)
+    cells = Cells.of(own, columns, matrix_of(expression).chunks)
+    work = partial(_gene_means, cells=cells, starts=(starts - starts[0]).astype(np.intp))
+    return made_of(expression, cells, work, len(starts) - 1, tokenize(own, starts, columns))
 
 
-def _gene_means(block: NDArray[Any], starts: NDArray[np.integer]) -> NDArray[Any]:
+def _gene_means(chunks: list[NDArray[Any]], *, cells: Cells, starts: NDArray[np.intp]) -> NDArray[Any]:
     """Mean over each gene's rows; every gene has at least one."""
-    means: NDArray[Any] = np.add.reduceat(block, starts[:-1], axis=0) / np.diff(starts)[:, np.newaxis]
+    n_columns = cells.shape[1]
+    cuts = cut_into_parts(starts[:-1], int(starts[-1]), n_columns)
+    firsts = np.searchsorted(starts, cuts)
+    means = np.empty((len(starts) - 1, n_columns))
+    for block, (first, last) in zip(cells.copied_in_parts(chunks, cuts), pairwise(firsts), strict=True):
+        _take_means(block, starts[first : last + 1] - starts[first], means[first:last])
     return means
+
+
+def _take_means(block: NDArray[Any], starts: NDArray[np.intp], means: NDArray[np.float64]) -> None:
+    if compiled.scores is not None and block.dtype == np.float64:
+        compiled.scores.gene_means(block, starts, means)
+        return
+    firsts, sizes = starts[:-1], np.diff(starts)
+    means[:] = block[firsts]
+    for number in range(1, sizes.max()):
+        more = np.flatnonzero(sizes > number)
+        means[more] += block[firsts[more] + number]
+    means /= sizes[:, np.newaxis]

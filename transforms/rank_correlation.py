@@ -27,17 +27,32 @@ _WORD_BITS = 64  # that counts of several walks share
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two matrices (by number) and, for each, which of its columns the other has too (aligned)."""
+    """Two matrices (by number) and, for each, which of its columns the other has too (aligned).
+
+    Attributes
+    ----------
+    matrices : (int, int)
+    shared : pair of (shared,) int array
+    places : pair of (column,) int32 array
+        Of each: which of the shared columns a column is, or their number if it is none.
+    """
 
     matrices: tuple[int, int]
     shared: tuple[Integers, Integers]
+    places: tuple[NDArray[np.int32], NDArray[np.int32]]
 
     @classmethod
     def of(cls, numbers: tuple[int, int], names: Sequence[Integers]) -> "Pair":
         """Two of the matrices, whose columns have the names; a name is in a matrix once at most."""
         one, other = (names[number] for number in numbers)
         _, in_one, in_other = np.intersect1d(one, other, assume_unique=True, return_indices=True)
-        return cls(numbers, (in_one, in_other))
+        return cls(numbers, (in_one, in_other), (_places(in_one, len(one)), _places(in_other, len(other))))
+
+
+def _places(shared: Integers, n_columns: int) -> NDArray[np.int32]:
+    places = np.full(n_columns, len(shared), np.int32)
+    places[shared] = np.arange(len(shared), dtype=np.int32)
+    return places
 
 
 def pair_correlations(profiles: Sequence[Floats], pairs: Sequence[Pair]) -> Floats:
@@ -56,14 +71,18 @@ def pair_correlations(profiles: Sequence[Floats], pairs: Sequence[Pair]) -> Floa
     """
     correlations = np.full((len(profiles[0]), len(pairs)), np.nan)
     untrusted = np.empty((len(profiles[0]), len(profiles)), np.bool_)
-    correlate = _correlate_by_numpy if compiled.kernels is None else _correlate
+    plain = compiled.kernels is None or compiled.scores is None
+    correlate = _correlate_by_numpy if plain else _correlate
     for first in range(0, len(correlations), _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
         correlate([profile[part] for profile in profiles], pairs, correlations[part], untrusted[part])
     for number, pair in enumerate(pairs):
         slow = np.flatnonzero(untrusted[:, list(pair.matrices)].any(axis=1))
-        both = zip(pair.matrices, pair.shared, strict=True)
-        correlations[slow, number] = spearman(*(profiles[own][np.ix_(slow, shared)] for own, shared in both))
+        if len(slow):
+            both = zip(pair.matrices, pair.shared, strict=True)
+            correlations[slow, number] = spearman(
+                *(profiles[own][np.ix_(slow, shared)] for own, shared in both)
+            )
     return correlations
 
 
@@ -77,7 +96,7 @@ def spearman(one: Floats, other: Floats) -> Floats:
 
 
 def _rank_correlation(
-    products: NDArray[Any], squares: NDArray[Any], other_squares: NDArray[Any], *, size: int
+    products: NDArray[Any], squares: NDArray[Any], other_squares: NDArray[Any], *, size: Any
 ) -> Floats:
     """Pearson correlation of ranks 1..size, from the sums of products and squares of twice the ranks.
 
@@ -105,16 +124,28 @@ def _correlate(
     profiles: Sequence[Floats], pairs: Sequence[Pair], correlations: Floats, untrusted: NDArray[np.bool_]
 ) -> None:
     """Correlate some rows, and mark those of each matrix that hold what is no number."""
+    assert compiled.scores is not None  # noqa: S101 - narrows the type
     orders, marks = zip(*map(_ordered, profiles), strict=True)
     untrusted[:] = np.column_stack(marks)
-    for number, pair in enumerate(pairs):
-        if len(pair.shared[0]) > 1:
-            (one, squares), (other, other_squares) = (
-                _shared_ranks(orders[matrix], shared)
-                for matrix, shared in zip(pair.matrices, pair.shared, strict=True)
-            )
-            products = np.vecdot(one, other)
-            correlations[:, number] = _rank_correlation(products, squares, other_squares, size=one.shape[1])
+    sizes = np.array([len(pair.shared[0]) for pair in pairs], np.int32)
+    places = np.empty((len(pairs), 2, max(profile.shape[1] for profile in profiles)), np.int32)
+    for pair, both in zip(pairs, places, strict=True):
+        for own, known in zip(both, pair.places, strict=True):
+            own[: len(known)] = known
+    sums = np.empty((len(correlations), len(pairs), 3), np.int64)
+    compiled.scores.rank_products(
+        *map(list, zip(*orders, strict=True)),
+        np.array([pair.matrices for pair in pairs], np.intp),
+        places,
+        sizes,
+        np.empty(sizes.max() + 1, np.int32),
+        sums,
+    )
+    compared = sizes > 1
+    products, squares, other_squares = np.moveaxis(sums[:, compared], 2, 0)
+    correlations[:, compared] = _rank_correlation(
+        products, squares, other_squares, size=sizes[compared].astype(np.int64)
+    )
 
 
 def _ordered(profile: Floats) -> tuple[_Ordered, NDArray[np.bool_]]:
@@ -130,17 +161,6 @@ def _ordered(profile: Floats) -> tuple[_Ordered, NDArray[np.bool_]]:
     keys.view(np.float64).sort(axis=1)
     compiled.kernels.sorted_columns(profile, keys, same, tied)
     return _Ordered(keys, same, tied), infinite
-
-
-def _shared_ranks(order: _Ordered, shared: Integers) -> tuple[Integers, Integers]:
-    """Twice the ranks of the shared columns among these, and the sum of their squares."""
-    assert compiled.kernels is not None  # noqa: S101 - narrows the type
-    n_rows, n_columns = order.columns.shape
-    which = np.full(n_columns, len(shared), np.int32)
-    which[shared] = np.arange(len(shared), dtype=np.int32)
-    ranks, squares = np.empty((n_rows, len(shared) + 1), np.int64), np.empty(n_rows, np.int64)
-    compiled.kernels.shared_ranks(*order, which, ranks, squares)
-    return ranks[:, :-1], squares
 
 
 # By NumPy ---------------------------------------------------------------------------------------------------

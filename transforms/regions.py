@@ -7,7 +7,7 @@ several sets of choices that differ only in how samples become regions share the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +15,21 @@ import pandas as pd
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
-from transforms.aggregate import aggregate_donor, combine_donors, count_samples, drop_unusable_genes
+from transforms.aggregate import (
+    aggregate_donor,
+    check_metric,
+    combine_donors,
+    count_samples,
+    drop_unusable_genes,
+    region_places,
+)
 from transforms.atlas_set import AnyAtlas, atlas_of
 from transforms.errors import ChoiceError
 from transforms.missing import MISSING, Filling, Sites
 from transforms.parts import GeneNormalization, Part, label_samples, normalized_blocks, parts_of
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
+from transforms.scaled import Scaled, as_array
 from transforms.stable import stable_genes
 from transforms.tasks import task
 from transforms.values import Values
@@ -30,6 +38,8 @@ from transforms.workflow import Genes
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Labels = dict[str, Integers]
+Normalized = dict[str, Floats | Scaled]
+"""Donor -> (gene, left) normalised values of some genes."""
 Unfilled = dict[tuple[str | Callable[..., Any], bool, bool], dict[str, Floats]]
 """(metric, jointly, whole genes) -> donor, or "" for all -> its averages, empty regions left empty."""
 
@@ -125,7 +135,7 @@ class Aggregation:
             keeps_donors=keeps_donors,
         )
 
-    def __call__(self, values: dict[str, Floats], unfilled: "Unfilled | None" = None) -> Averages:
+    def __call__(self, values: Normalized, unfilled: "Unfilled | None" = None) -> Averages:
         """Donor -> (gene, left) normalised values of some genes, to their regions.
 
         Averages of the same values that need no filling are taken from `unfilled`, and left there.
@@ -142,15 +152,20 @@ class Aggregation:
         combined = combine_donors(list(tables.values()), self.metric)
         return Averages(combined, tables if self.keeps_donors else {})
 
+    @cached_property
+    def columns(self) -> Mapping[str, NDArray[np.intp]]:
+        """Donor -> the place of each sample's region among all, -1 for none."""
+        return {donor: region_places(labels, self.regions) for donor, labels in self.labels.items()}
+
     @property
     def _fills(self) -> bool:
         return any(len(filling.regions) for filling in self.fillings.values())
 
-    def _by_donor(self, values: dict[str, Floats]) -> dict[str, Floats]:
-        return {donor: self._average(own, self.labels[donor]) for donor, own in values.items()}
+    def _by_donor(self, values: Normalized) -> dict[str, Floats]:
+        return {donor: self._average(own, self.columns[donor]) for donor, own in values.items()}
 
     def _filled_by_donor(
-        self, unfilled: dict[str, Floats], _values: dict[str, Floats], gifts: dict[str, Floats]
+        self, unfilled: dict[str, Floats], _values: Normalized, gifts: dict[str, Floats]
     ) -> dict[str, Floats]:
         tables = {}
         for donor, plain in unfilled.items():
@@ -160,19 +175,25 @@ class Aggregation:
             tables[donor][:, places] = aggregate_donor(gifts[donor], filled, filled, self.metric)
         return tables
 
-    def _jointly(self, values: dict[str, Floats]) -> dict[str, Floats]:
+    def _jointly(self, values: Normalized) -> dict[str, Floats]:
         """All donors' samples at once, under the name ""."""
-        joined = np.concatenate(list(values.values()), axis=1)
-        return {"": self._average(joined, np.concatenate(list(self.labels.values())))}
+        columns = {donor: self.columns[donor] for donor in values}
+        if self.whole_genes:
+            joined = np.concatenate([as_array(own) for own in values.values()], axis=1)
+            return {"": self._average(joined, np.concatenate(list(columns.values())))}
+        inside = {donor: np.flatnonzero(own >= 0) for donor, own in columns.items()}
+        samples = [own.take(inside[donor], axis=1) for donor, own in values.items()]
+        found = [own[inside[donor]] for donor, own in columns.items()]
+        return {"": self._average(np.concatenate(samples, axis=1), np.concatenate(found))}
 
     def _filled_jointly(
-        self, unfilled: dict[str, Floats], values: dict[str, Floats], gifts: dict[str, Floats]
+        self, unfilled: dict[str, Floats], values: Normalized, gifts: dict[str, Floats]
     ) -> dict[str, Floats]:
         """A gift to a region is one sample more; only the regions that have one are averaged again."""
         given = [filling.regions for filling in self.fillings.values()]
         filled = np.unique(np.concatenate(given))
-        inside = {donor: np.isin(self.labels[donor], filled) for donor in values}
-        samples = [own[:, inside[donor]] for donor, own in values.items()]
+        inside = {donor: np.flatnonzero(np.isin(self.labels[donor], filled)) for donor in values}
+        samples = [own.take(inside[donor], axis=1) for donor, own in values.items()]
         labels = [self.labels[donor][inside[donor]] for donor in values]
         table = unfilled[""].copy()
         table[:, np.searchsorted(self.regions, filled)] = aggregate_donor(
@@ -182,13 +203,16 @@ class Aggregation:
             self.metric,
         )
         if self.whole_genes:
-            table[np.logical_or.reduce([np.isnan(own).any(axis=1) for own in values.values()])] = np.nan
+            table[np.logical_or.reduce([np.isnan(as_array(own)).any(axis=1) for own in values.values()])] = (
+                np.nan
+            )
         return {"": table}
 
-    def _average(self, values: Floats, labels: Integers) -> Floats:
+    def _average(self, values: Floats | Scaled, columns: NDArray[np.intp]) -> Floats:
         if self.whole_genes:
+            values = as_array(values)
             values = np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
-        return aggregate_donor(values, labels, self.regions, self.metric)
+        return check_metric(self.metric).over_samples(values, columns, len(self.regions))
 
 
 def region_tables(
@@ -297,7 +321,7 @@ def _aggregations(
     return [*wanted, Aggregation.of(plain, parts, atlas, regions, keeps_donors=True)]
 
 
-def _block_averages(values: dict[str, Floats], aggregations: list[Aggregation]) -> list[Averages]:
+def _block_averages(values: Normalized, aggregations: list[Aggregation]) -> list[Averages]:
     unfilled: Unfilled = {}
     return [aggregation(values, unfilled) for aggregation in aggregations]
 

@@ -1,7 +1,8 @@
 """Scoring probes: which rows of the store make a block, what each block's score is called with.
 
 A block holds some neighbouring probes in all samples, and is one task. Its rows are by far the largest thing
-that a run reads; those of probes that may be chosen can be kept, see `transforms.kept`.
+that a run reads: they are looked at a few at a time, and those of probes that may be chosen can be kept, see
+`transforms.kept`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,9 @@ import xarray as xr
 from dask.base import compute, persist
 from numpy.typing import NDArray
 
-from transforms.blocks import as_slice, gather, rearranged, take_columns
+from transforms.blocks import Axis, Cells, as_slice, cut_into_parts, matrix_of
 from transforms.errors import ChoiceError
-from transforms.kept import KeptRows, ScoredRows, may_be_chosen
+from transforms.kept import Grid, KeptRows, ScoredRows, may_be_chosen
 from transforms.selections import DONOR_PROBES, SELECTIONS, Score, ScoreOptions, SelectionMethod
 from transforms.stability import donor_pairs
 from transforms.tasks import task
@@ -37,42 +38,43 @@ class Scoring(NamedTuple):
     ----------
     blocks : list of ndarray of int
         Positions of each block's probes in the table of probes.
-    arrays : list of dask.array.Array
-        (probe, sample) of each block, one chunk.
     scores : list of callable
-        Of each block: gives (probe, pool) scores of its array.
+        Of each block: gives (probe, pool) scores of the chunks that hold its `cells`.
+    cells : list of Cells
+        Of each block: the rows of its probes, in the samples that are scored.
+    grid : Grid
+        What is scored.
     symbols : ndarray of str
         Gene of each probe.
     rows : ndarray of int
         Position of each probe on the probe axis.
+    columns : ndarray of int
+        Position of each prepared sample on the sample axis.
     pools : list of str
         "all", or the donors, or the pairs of donors.
     reads_expression : bool
-        Whether it is expression that the arrays hold.
+        Whether it is expression that is scored.
     """
 
     blocks: list[Integers]
-    arrays: list[da.Array]
     scores: list[partial[Floats]]
+    cells: list[Cells]
+    grid: Grid
     symbols: NDArray[Any]
     rows: Integers
+    columns: Integers
     pools: list[str]
     reads_expression: bool
 
     def lazy(self) -> xr.DataArray:
         """The scores, dims (probe, pool), probes in the order of their table; nothing is computed."""
         scored = [
-            da.map_blocks(
-                score,
-                array,
-                chunks=(array.chunks[0], (len(self.pools),)),
-                dtype=np.float64,
-                meta=np.empty((0, 0)),
-            )
-            for score, array in zip(self.scores, self.arrays, strict=True)
+            task(score, self.grid.holding(cells))
+            for score, cells in zip(self.scores, self.cells, strict=True)
         ]
-        together = da.concatenate(scored, axis=0).rechunk(-1, method="tasks")
-        return self._labelled(rearranged(together, self._places(), np.arange(len(self.pools))))
+        shape = len(self.rows), len(self.pools)
+        together = task(partial(_in_order, places=self._places()), scored)
+        return self._labelled(da.from_delayed(together, shape, np.float64, meta=np.empty((0, 0))))
 
     def computed_and_kept(self, samples: Integers) -> tuple[xr.DataArray, KeptRows]:
         """The scores, computed, and the rows of all probes that their genes may choose, in memory.
@@ -82,19 +84,22 @@ class Scoring(NamedTuple):
         samples : (sample,) int array
             Which of the prepared samples to keep, ascending.
         """
-        where = as_slice(samples)
-        tasks = [
-            task(
-                partial(_score_and_keep, score=score, genes=self.symbols[block], samples=where),
-                *array.to_delayed(optimize_graph=False).ravel(),
+        held, columns = np.unique(self.columns[samples], return_inverse=True)
+        kept = [Cells.of(self.rows[block], held, self.grid.sizes) for block in self.blocks]
+        made = persist(
+            *(
+                task(
+                    partial(_score_and_keep, score=score, genes=self.symbols[block], cells=own),
+                    self.grid.holding(scored),
+                    self.grid.holding(own),
+                )
+                for block, score, scored, own in zip(self.blocks, self.scores, self.cells, kept, strict=True)
             )
-            for block, array, score in zip(self.blocks, self.arrays, self.scores, strict=True)
-        ]
-        made = persist(*tasks)
+        )
         found = compute(*(task(_small, one) for one in made))
-        scores = np.concatenate([scores for scores, _ in found])[self._places()]
+        scores = _in_order([scores for scores, _ in found], self._places())
         rows = [self.rows[block[kept]] for block, (_, kept) in zip(self.blocks, found, strict=True)]
-        return self._labelled(scores), KeptRows(rows, samples, list(made))
+        return self._labelled(scores), KeptRows(rows, samples, columns, list(made))
 
     def _places(self) -> Integers:
         return np.argsort(np.concatenate(self.blocks))
@@ -152,29 +157,35 @@ def scoring(
     method = method_of(probe_selection)
     donors = donors_of(samples)
     pooled = method.pairs or mode_of(probe_selection, donor_probes) == "aggregate"
-    pools = _pools(samples, pooled=pooled)
     tables = _usable_rnaseq(probe_selection, rnaseq or {}, donors) if method.rnaseq_by else {}
     _check_scores_exist(probe_selection, donors)
-    array = _read_by(probe_selection, expression, detected)
+    grid = Grid.of(matrix_of(_read_by(probe_selection, expression, detected)))
+    scored = samples[samples["donor"].isin(tables)] if tables else samples
+    pools = _pools(scored, pooled=pooled)
     symbols, rows = probes["gene_symbol"].to_numpy(dtype=object), probes["row"].to_numpy()
     units = pd.factorize(symbols)[0] if method.whole_genes else np.arange(len(probes))
-    chunks = da.asanyarray(array.transpose("probe", "sample").data).chunks[0]
-    blocks = split_into_blocks(units, rows, probes_per_block, chunks=chunks)
-    known = {"samples": samples.filter(items=SAMPLE_COLUMNS), "pools": tuple(pools.values())}
+    blocks = split_into_blocks(units, rows, probes_per_block, chunks=grid.sizes[0])
+    columns = Axis.of(scored["column"].to_numpy(), grid.sizes[1])
+    cells = [Cells(Axis.of(rows[block], grid.sizes[0]), columns) for block in blocks]
+    known = [_Pool.of(scored.filter(items=SAMPLE_COLUMNS), own, method) for own in pools.values()]
     return Scoring(
         blocks=blocks,
-        arrays=[gather(array, rows[block], samples["column"].to_numpy()) for block in blocks],
         scores=[
             partial(
                 _score_block,
+                cells=own,
+                cuts=_cuts(units[block], own.shape[1]) if method.in_parts else [0, len(block)],
                 score=_bound_score(method, probes.iloc[block], tables, options),
                 genes=symbols[block],
-                **known,
+                pools=known,
             )
-            for block in blocks
+            for block, own in zip(blocks, cells, strict=True)
         ],
+        cells=cells,
+        grid=grid,
         symbols=symbols,
         rows=rows,
+        columns=samples["column"].to_numpy(),
         pools=donor_pairs(donors) if method.pairs else list(pools),
         reads_expression=method.reads == "expression",
     )
@@ -289,19 +300,63 @@ def _bound_score(
     return partial(method.score, **method.arguments(probes, tables, options))
 
 
+class _Pool(NamedTuple):
+    """Samples that are scored together: which columns, their table, and what the score makes of it."""
+
+    columns: slice | Integers
+    samples: pd.DataFrame
+    prepared: dict[str, Any]
+
+    @classmethod
+    def of(cls, samples: pd.DataFrame, numbers: Integers, method: SelectionMethod) -> "_Pool":
+        own = samples.iloc[numbers]
+        return cls(
+            as_slice(numbers), own, {} if method.prepare is None else {"prepared": method.prepare(own)}
+        )
+
+
+def _cuts(units: Integers, n_columns: int) -> list[int]:
+    """Where to cut a block's probes, between units."""
+    starts = np.flatnonzero(np.r_[True, units[1:] != units[:-1]])
+    return cut_into_parts(starts, len(units), n_columns)
+
+
 def _score_block(
-    block: Floats, *, score: Score, genes: NDArray[Any], samples: pd.DataFrame, pools: tuple[Integers, ...]
+    chunks: list[NDArray[Any]],
+    *,
+    cells: Cells,
+    cuts: list[int],
+    score: Score,
+    genes: NDArray[Any],
+    pools: list[_Pool],
 ) -> Floats:
-    return np.column_stack([score(block[:, as_slice(pool)], genes, samples.iloc[pool]) for pool in pools])
+    parts = zip(cells.copied_in_parts(chunks, cuts), np.split(genes, cuts[1:-1]), strict=True)
+    return np.concatenate([_score_part(block, own, score, pools) for block, own in parts])
+
+
+def _score_part(block: NDArray[Any], genes: NDArray[Any], score: Score, pools: list[_Pool]) -> Floats:
+    return np.column_stack(
+        [score(block[:, pool.columns], genes, pool.samples, **pool.prepared) for pool in pools]
+    )
 
 
 def _score_and_keep(
-    block: Floats, *, score: partial[Floats], genes: NDArray[Any], samples: Integers | slice
+    scored: list[NDArray[Any]],
+    kept: list[NDArray[Any]],
+    *,
+    score: partial[Floats],
+    genes: NDArray[Any],
+    cells: Cells,
 ) -> ScoredRows:
-    scores = score(block)
-    kept = np.flatnonzero(may_be_chosen(scores, genes))
-    return ScoredRows(scores, kept, take_columns(block[kept], samples))
+    scores = score(scored)
+    rows = np.flatnonzero(may_be_chosen(scores, genes))
+    return ScoredRows(scores, rows, cells.part(rows).copied(kept))
 
 
 def _small(scored: ScoredRows) -> tuple[Floats, Integers]:
     return scored.scores, scored.kept
+
+
+def _in_order(scores: list[Floats], places: Integers) -> Floats:
+    together: Floats = np.concatenate(scores)[places]
+    return together

@@ -13,7 +13,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from transforms.blocks import in_memory, matrix_of
 from transforms.errors import ChoiceError
+from transforms.kept import ChosenRows, Grid
 from transforms.probes import ProbeSelection
 from transforms.scoring import donors_of, method_of, mode_of, scoring
 
@@ -59,8 +61,13 @@ def select_probes(
         return average_probes(probes, donors)
     choices = {"probe_selection": probe_selection, "donor_probes": mode}
     planned = scoring(expression, probes, samples, **options, **choices)  # type: ignore[arg-type]
-    if keep is None or not planned.reads_expression:
-        return choose_probes(planned.lazy().compute(), probes, donors, **choices)
+    data = matrix_of(expression)
+    if keep is None or in_memory(data) or not planned.reads_expression:
+        selection = choose_probes(planned.lazy().compute(), probes, donors, **choices)
+        if keep is None or not in_memory(data):
+            return selection
+        columns = samples["column"].to_numpy()[keep]
+        return replace(selection, kept=ChosenRows.of_grid(Grid.of(data), selection.rows, keep, columns))
     scores, kept = planned.computed_and_kept(keep)
     selection = choose_probes(scores, probes, donors, **choices)
     return replace(selection, kept=kept.chosen(selection.rows))

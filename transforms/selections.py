@@ -20,7 +20,7 @@ from transforms.scores import (
     random_number,
     times_detected,
 )
-from transforms.stability import diff_stability, pair_stability, rnaseq_by_well, rnaseq_correlation
+from transforms.stability import Profiles, diff_stability, pair_stability, rnaseq_by_well, rnaseq_correlation
 
 DONOR_PROBES = ("aggregate", "independent", "common")
 
@@ -78,6 +78,10 @@ class SelectionMethod:
         Tables of RNA-seq that the method needs: mean TPM of gene symbols x structures, or Entrez ids x wells.
     arguments : callable, optional
         The score's further keyword arguments, from a block's probes, the RNA-seq tables and the options.
+    prepare : callable, optional
+        From the samples' table, what the score makes of it for all blocks: its argument ``prepared``.
+    in_parts : bool
+        Parts of a block's genes can be scored on their own; not where an argument is of the block's probes.
     """
 
     score: Score | None
@@ -90,6 +94,8 @@ class SelectionMethod:
     min_donors: int = 1
     rnaseq_by: str = ""
     arguments: Arguments | None = None
+    prepare: Callable[[pd.DataFrame], Any] | None = None
+    in_parts: bool = True
 
 
 def _by_symbol(
@@ -97,8 +103,13 @@ def _by_symbol(
     tables: Mapping[str, pd.DataFrame],
     options: ScoreOptions,  # noqa: ARG001
 ) -> dict[str, Any]:
-    symbols = probes["gene_symbol"].to_numpy(dtype=object)
-    return {"rnaseq": {donor: table[table.index.isin(symbols)] for donor, table in tables.items()}}
+    symbols = pd.unique(probes["gene_symbol"].to_numpy(dtype=object))
+    return {"rnaseq": {donor: _rows_of(table, symbols) for donor, table in tables.items()}}
+
+
+def _rows_of(table: pd.DataFrame, symbols: NDArray[np.object_]) -> pd.DataFrame:
+    found = table.index.get_indexer(symbols)
+    return table.iloc[found[found >= 0]]
 
 
 def _by_entrez_id(
@@ -131,9 +142,16 @@ ABAGEN_SELECTIONS: Mapping[str, SelectionMethod] = {
     "pc_loading": SelectionMethod(pc_loading, whole_genes=True, undefined=np.inf),
     "corr_intensity": SelectionMethod(corr_intensity, whole_genes=True, undefined=np.inf),
     "corr_variance": SelectionMethod(corr_variance, whole_genes=True, undefined=np.inf),
-    "diff_stability": SelectionMethod(diff_stability, donor_probes="aggregate", min_donors=2),
+    "diff_stability": SelectionMethod(
+        diff_stability, donor_probes="aggregate", min_donors=2, prepare=Profiles.of
+    ),
     "rnaseq": SelectionMethod(
-        rnaseq_correlation, donor_probes="aggregate", rnaseq_by="structure", arguments=_by_symbol
+        rnaseq_correlation,
+        donor_probes="aggregate",
+        rnaseq_by="structure",
+        arguments=_by_symbol,
+        in_parts=False,
+        prepare=Profiles.of,
     ),
 }
 """The probe selections of abagen 0.1.3 (Markello et al. 2021), under its names."""
@@ -149,15 +167,16 @@ ARNATKEVICIUTE_SELECTIONS: Mapping[str, SelectionMethod] = {
     "maxCorrelation_intensity": _voting(corr_intensity, whole_genes=True),
     "maxCorrelation_variance": _voting(corr_variance, whole_genes=True),
     "Mean": _AVERAGE,
-    "Random": _voting(random_number, reads="", arguments=_by_seed),
+    "Random": _voting(random_number, reads="", arguments=_by_seed, in_parts=False),
     "RNAseq": SelectionMethod(
         rnaseq_by_well,
         donor_probes="aggregate",
         whole_genes=True,
         rnaseq_by="well",
         arguments=_by_entrez_id,
+        in_parts=False,
     ),
-    "DS": _voting(pair_stability, pairs=True, min_donors=2),
+    "DS": _voting(pair_stability, pairs=True, min_donors=2, prepare=Profiles.of),
 }
 """The probe selections of AHBAprocessing (Arnatkeviciute et al. 2019), under its names.
 

@@ -84,7 +84,35 @@ class StructureMeans:
         return [self.members[starts[sizes > k] + k] for k in range(sizes.max())]
 
 
-def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:
+@dataclass(frozen=True, eq=False)
+class Profiles:
+    """How each donor's samples become a profile over structures.
+
+    Attributes
+    ----------
+    means : dict of str to StructureMeans
+        Donors in the samples' order.
+    """
+
+    means: dict[str, StructureMeans]
+
+    @classmethod
+    def of(cls, samples: pd.DataFrame) -> "Profiles":
+        """Those of the samples (``donor``, ``structure_id``)."""
+        donors, structures = samples["donor"].to_numpy(dtype=object), samples["structure_id"].to_numpy()
+        numbers = {donor: np.flatnonzero(donors == donor) for donor in pd.unique(donors)}
+        return cls({donor: StructureMeans.of(structures[own], own) for donor, own in numbers.items()})
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """All pairs of donors, and the structures that both have."""
+        structures = [mean.structures for mean in self.means.values()]
+        return [Pair.of(donors, structures) for donors in combinations(range(len(structures)), 2)]
+
+
+def diff_stability(
+    expression: Floats, genes: NDArray[Any], samples: pd.DataFrame, *, prepared: Profiles | None = None
+) -> Floats:
     """Differential stability of each probe.
 
     Parameters
@@ -95,6 +123,8 @@ def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFram
         Gene of each probe; not used, a probe is scored on its own.
     samples : pandas.DataFrame
         Columns ``donor`` (two or more) and ``structure_id``, one row a sample.
+    prepared : Profiles, optional
+        Of these samples, where many blocks share them.
 
     Returns
     -------
@@ -103,11 +133,17 @@ def diff_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFram
         ties) of the structure means, over the structures that both have. NaN if it is undefined for any pair:
         fewer than two shared structures, or a constant profile.
     """
-    scores: Floats = pair_stability(expression, genes, samples).mean(axis=1)
+    scores: Floats = pair_stability(expression, genes, samples, prepared=prepared).mean(axis=1)
     return scores
 
 
-def pair_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFrame) -> Floats:  # noqa: ARG001
+def pair_stability(
+    expression: Floats,
+    genes: NDArray[Any],  # noqa: ARG001
+    samples: pd.DataFrame,
+    *,
+    prepared: Profiles | None = None,
+) -> Floats:
     """Stability of each probe between the donors of each pair; arguments as for `diff_stability`.
 
     Returns
@@ -115,10 +151,8 @@ def pair_stability(expression: Floats, genes: NDArray[Any], samples: pd.DataFram
     ndarray
         Shape (probes, pairs), pairs in the order of :func:`donor_pairs`; NaN where undefined.
     """
-    means = list(_structure_means(samples).values())
-    structures = [mean.structures for mean in means]
-    pairs = [Pair.of(donors, structures) for donors in combinations(range(len(means)), 2)]
-    return pair_correlations([mean(expression) for mean in means], pairs)
+    profiles = prepared or Profiles.of(samples)
+    return pair_correlations([mean(expression) for mean in profiles.means.values()], profiles.pairs)
 
 
 def donor_pairs(donors: Sequence[str]) -> list[str]:
@@ -126,15 +160,13 @@ def donor_pairs(donors: Sequence[str]) -> list[str]:
     return [f"{one} & {other}" for one, other in combinations(donors, 2)]
 
 
-def _structure_means(samples: pd.DataFrame) -> dict[str, StructureMeans]:
-    """Each donor's means, donors in the samples' order."""
-    donors, structures = samples["donor"].to_numpy(dtype=object), samples["structure_id"].to_numpy()
-    numbers = {donor: np.flatnonzero(donors == donor) for donor in pd.unique(donors)}
-    return {donor: StructureMeans.of(structures[own], own) for donor, own in numbers.items()}
-
-
 def rnaseq_correlation(
-    expression: Floats, genes: NDArray[Any], samples: pd.DataFrame, *, rnaseq: Mapping[str, pd.DataFrame]
+    expression: Floats,
+    genes: NDArray[Any],
+    samples: pd.DataFrame,
+    *,
+    rnaseq: Mapping[str, pd.DataFrame],
+    prepared: Profiles | None = None,
 ) -> Floats:
     """Agreement of each probe's structure profile with its gene's RNA-seq profile.
 
@@ -149,6 +181,8 @@ def rnaseq_correlation(
     rnaseq : mapping of str to pandas.DataFrame
         Donor -> mean TPM, index gene symbols (unique), columns structure ids. Donors without samples are
         ignored.
+    prepared : Profiles, optional
+        Of these samples, where many blocks share them.
 
     Returns
     -------
@@ -157,7 +191,7 @@ def rnaseq_correlation(
         correlation over the structures both assays have. NaN if every donor's is undefined: the gene is
         absent from RNA-seq, or constant.
     """
-    means = _structure_means(samples)
+    means = (prepared or Profiles.of(samples)).means
     correlations = [
         _correlation_with_table(means[donor], expression, genes, table)
         for donor, table in rnaseq.items()
@@ -172,14 +206,10 @@ def _correlation_with_table(
     table = table[~np.isclose(table.std(axis=1, ddof=1), 0)]
     gene_rows = table.index.get_indexer(genes)
     probes = np.flatnonzero(gene_rows >= 0)
-    _, in_profile, in_table = np.intersect1d(
-        means.structures, table.columns.to_numpy(), assume_unique=True, return_indices=True
-    )
+    profiles = [means(expression)[probes], table.to_numpy(dtype=np.float64)[gene_rows[probes]]]
+    pair = Pair.of((0, 1), [means.structures, table.columns.to_numpy()])
     correlations = np.full(len(expression), np.nan)
-    correlations[probes] = spearman(
-        means(expression[probes])[:, in_profile],
-        table.to_numpy(dtype=np.float64)[np.ix_(gene_rows[probes], in_table)],
-    )
+    correlations[probes] = pair_correlations(profiles, [pair])[:, 0]
     return correlations
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from transforms import compiled
+from transforms.blocks import take_columns
 from transforms.kept import Rows
 from transforms.normalize import BATCH, normalize
 from transforms.pipeline import Pipeline
@@ -157,9 +159,10 @@ class KeptValues:
     kept: dict[str, list[Any]]
     positions: dict[str, Positions]
 
-    def blocks(self, donor: str, left: Positions) -> tuple[list[Any], Positions]:
+    def blocks(self, donor: str, left: Positions) -> tuple[list[Any], Positions | None]:
         """See `Values`."""
-        return self.kept[donor], np.searchsorted(self.positions[donor], left)
+        held = self.positions[donor]
+        return self.kept[donor], None if np.array_equal(held, left) else np.searchsorted(held, left)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +247,10 @@ class ScaledLater:
     scaling: Scaling
 
     def __getitem__(self, key: Any) -> Floats:
-        scaled: Floats = self.scaling.by_column(self.block[:])[key]
-        return scaled
+        """``[:]`` or ``[:, columns]``."""
+        if key == slice(None):
+            return self.scaling.by_column(self.block[:])
+        return self.scaling.of(key[1]).by_column(take_columns(self.block, key[1]))
 
 
 def _scaled(block: Floats, scaling: Scaling, keep: Keep) -> Any:
@@ -286,5 +291,13 @@ def _turned(blocks: list[Floats]) -> Iterator[Floats]:
     for first in range(0, n_columns, at_once):
         rows = np.empty((min(at_once, n_columns - first), ends[-1]))
         for block, end in zip(blocks, ends, strict=True):
-            rows[:, end - len(block) : end] = block[:, first : first + at_once].T
+            _turn(block, first, rows, end - len(block))
         yield rows
+
+
+def _turn(block: Any, first: int, rows: Floats, place: int) -> None:
+    """Columns of a block, from `first` on, to a part of rows."""
+    if compiled.scaling is not None and isinstance(block, np.ndarray) and block.flags.c_contiguous:
+        compiled.scaling.turn(block, first, rows, place)
+    else:
+        rows[:, place : place + len(block)] = block[:, first : first + len(rows)].T

@@ -1,0 +1,381 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Kernels of `transforms.scaling`: fitting to a matrix's rows, and functions of its values.
+
+Each does what the NumPy code beside its caller does, to the last bit, without Python's lock: nothing here is
+summed in an order, or raised to a power in a way, that depends on the machine.
+
+Shapes are the callers' to see to. Parameters are of each row, shape (rows, 1), or of each column, (1, columns).
+"""
+
+from libc.stdlib cimport free, malloc
+
+cdef extern from *:
+    """
+    #include <math.h>
+    #include <stdint.h>
+    
+    #include <string.h>
+
+    /* Loops are compiled for several processors, and the one at hand chooses when the module is loaded. */
+    #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
+    #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+    #else
+    #define FOR_EACH_PROCESSOR
+    #endif
+
+    #define LANES 8
+
+    /* transforms.exponential.exponential, one value. */
+    static inline double ahba_exp(double x)
+    {
+        double inside = x < -708.0 ? -708.0 : x;
+        inside = inside > 709.0 ? 709.0 : inside;
+        double shifted = inside * 1.4426950408889634 + 6755399441055744.0;
+        double whole = shifted - 6755399441055744.0;
+        double rest = inside - whole * 0.6931471803691238;
+        rest = rest - whole * 1.9082149292705877e-10;
+        double sum = 1.0 / 479001600.0;
+        sum = sum * rest + 1.0 / 39916800.0;
+        sum = sum * rest + 1.0 / 3628800.0;
+        sum = sum * rest + 1.0 / 362880.0;
+        sum = sum * rest + 1.0 / 40320.0;
+        sum = sum * rest + 1.0 / 5040.0;
+        sum = sum * rest + 1.0 / 720.0;
+        sum = sum * rest + 1.0 / 120.0;
+        sum = sum * rest + 1.0 / 24.0;
+        sum = sum * rest + 1.0 / 6.0;
+        sum = sum * rest + 0.5;
+        sum = sum * rest + 1.0;
+        sum = sum * rest + 1.0;
+        uint64_t bits;
+        double power;
+        memcpy(&bits, &shifted, sizeof bits);
+        bits = (bits + 1023) << 52;
+        memcpy(&power, &bits, sizeof power);
+        double result = sum * power;
+        return x > 709.0 ? INFINITY : result;
+    }
+
+    FOR_EACH_PROCESSOR static void ahba_logistic_of_row(
+        const double *restrict x, double *restrict out, Py_ssize_t n, double centre, double per_scale)
+    {
+        for (Py_ssize_t i = 0; i < n; i++)
+            out[i] = 1.0 / (ahba_exp((centre - x[i]) * per_scale) + 1.0);
+    }
+
+    FOR_EACH_PROCESSOR static void ahba_scaled_logistic_of_row(
+        const double *restrict x, double *restrict out, Py_ssize_t n,
+        double centre, double per_scale, double low, double width)
+    {
+        for (Py_ssize_t i = 0; i < n; i++)
+            out[i] = (1.0 / (ahba_exp((centre - x[i]) * per_scale) + 1.0) - low) / width;
+    }
+
+    FOR_EACH_PROCESSOR static void ahba_logistic_by_column(
+        const double *restrict x, double *restrict out, Py_ssize_t n,
+        const double *restrict centre, const double *restrict per_scale)
+    {
+        for (Py_ssize_t i = 0; i < n; i++)
+            out[i] = 1.0 / (ahba_exp((centre[i] - x[i]) * per_scale[i]) + 1.0);
+    }
+
+    FOR_EACH_PROCESSOR static void ahba_scaled_logistic_by_column(
+        const double *restrict x, double *restrict out, Py_ssize_t n, const double *restrict centre,
+        const double *restrict per_scale, const double *restrict low, const double *restrict width)
+    {
+        for (Py_ssize_t i = 0; i < n; i++)
+            out[i] = (1.0 / (ahba_exp((centre[i] - x[i]) * per_scale[i]) + 1.0) - low[i]) / width[i];
+    }
+
+    FOR_EACH_PROCESSOR static void ahba_linear_of_row(
+        const double *restrict x, double *restrict out, Py_ssize_t n, double centre, double scale)
+    {
+        for (Py_ssize_t i = 0; i < n; i++)
+            out[i] = (x[i] - centre) / scale;
+    }
+
+    FOR_EACH_PROCESSOR static void ahba_linear_by_column(
+        const double *restrict x, double *restrict out, Py_ssize_t n,
+        const double *restrict centre, const double *restrict scale)
+    {
+        for (Py_ssize_t i = 0; i < n; i++)
+            out[i] = (x[i] - centre[i]) / scale[i];
+    }
+
+    /* transforms.scaling.lane_sum of (x - centre) to a power, 1 or 2. */
+    static inline double ahba_of_lanes(const double *lanes)
+    {
+        return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+    }
+
+    FOR_EACH_PROCESSOR static double ahba_sum(const double *x, Py_ssize_t n)
+    {
+        double lanes[LANES] = {0.0};
+        Py_ssize_t i = 0;
+        for (; i + LANES <= n; i += LANES)
+            for (int lane = 0; lane < LANES; lane++)
+                lanes[lane] += x[i + lane];
+        for (int lane = 0; i + lane < n; lane++)
+            lanes[lane] += x[i + lane];
+        return ahba_of_lanes(lanes);
+    }
+
+    FOR_EACH_PROCESSOR static double ahba_sum_of_squares(const double *x, Py_ssize_t n, double mean)
+    {
+        double lanes[LANES] = {0.0};
+        Py_ssize_t i = 0;
+        for (; i + LANES <= n; i += LANES)
+            for (int lane = 0; lane < LANES; lane++)
+                lanes[lane] += (x[i + lane] - mean) * (x[i + lane] - mean);
+        for (int lane = 0; i + lane < n; lane++)
+            lanes[lane] += (x[i + lane] - mean) * (x[i + lane] - mean);
+        return ahba_of_lanes(lanes);
+    }
+    """
+    double ahba_exp(double) nogil
+    void ahba_logistic_of_row(const double *, double *, Py_ssize_t, double, double) nogil
+    void ahba_scaled_logistic_of_row(const double *, double *, Py_ssize_t, double, double, double, double) nogil
+    void ahba_logistic_by_column(const double *, double *, Py_ssize_t, const double *, const double *) nogil
+    void ahba_scaled_logistic_by_column(
+        const double *, double *, Py_ssize_t, const double *, const double *, const double *, const double *) nogil
+    void ahba_linear_of_row(const double *, double *, Py_ssize_t, double, double) nogil
+    void ahba_linear_by_column(const double *, double *, Py_ssize_t, const double *, const double *) nogil
+    double ahba_sum(const double *, Py_ssize_t) nogil
+    double ahba_sum_of_squares(const double *, Py_ssize_t, double) nogil
+    double sqrt(double) nogil
+    double NAN
+
+
+# Functions of a value -----------------------------------------------------------------------------------------
+
+
+def logistic(
+    const double[:, ::1] values, const double[:, ::1] centre, const double[:, ::1] per_scale, double[:, ::1] out
+):
+    """1 / (exp((centre - x) * per_scale) + 1)."""
+    cdef Py_ssize_t row, n = values.shape[1]
+    cdef bint by_column = _is_by_column(values, centre)
+    if n == 0:
+        return
+    with nogil:
+        for row in range(values.shape[0]):
+            if by_column:
+                ahba_logistic_by_column(&values[row, 0], &out[row, 0], n, &centre[0, 0], &per_scale[0, 0])
+            else:
+                ahba_logistic_of_row(&values[row, 0], &out[row, 0], n, centre[row, 0], per_scale[row, 0])
+
+
+def scaled_logistic(
+    const double[:, ::1] values,
+    const double[:, ::1] centre,
+    const double[:, ::1] per_scale,
+    const double[:, ::1] low,
+    const double[:, ::1] width,
+    double[:, ::1] out,
+):
+    """(1 / (exp((centre - x) * per_scale) + 1) - low) / width."""
+    cdef Py_ssize_t row, n = values.shape[1]
+    cdef bint by_column = _is_by_column(values, centre)
+    if n == 0:
+        return
+    with nogil:
+        for row in range(values.shape[0]):
+            if by_column:
+                ahba_scaled_logistic_by_column(
+                    &values[row, 0], &out[row, 0], n, &centre[0, 0], &per_scale[0, 0], &low[0, 0], &width[0, 0]
+                )
+            else:
+                ahba_scaled_logistic_of_row(
+                    &values[row, 0], &out[row, 0], n, centre[row, 0], per_scale[row, 0], low[row, 0], width[row, 0]
+                )
+
+
+def linear(
+    const double[:, ::1] values, const double[:, ::1] centre, const double[:, ::1] scale, double[:, ::1] out
+):
+    """(x - centre) / scale."""
+    cdef Py_ssize_t row, n = values.shape[1]
+    cdef bint by_column = _is_by_column(values, centre)
+    if n == 0:
+        return
+    with nogil:
+        for row in range(values.shape[0]):
+            if by_column:
+                ahba_linear_by_column(&values[row, 0], &out[row, 0], n, &centre[0, 0], &scale[0, 0])
+            else:
+                ahba_linear_of_row(&values[row, 0], &out[row, 0], n, centre[row, 0], scale[row, 0])
+
+
+cdef bint _is_by_column(const double[:, ::1] values, const double[:, ::1] parameter):
+    return parameter.shape[0] == 1 and parameter.shape[1] == values.shape[1]
+
+
+# What is known of a row ---------------------------------------------------------------------------------------
+
+
+def mean_and_std(const double[:, ::1] values, double[:, ::1] mean, double[:, ::1] std):
+    """Mean and standard deviation (ddof 1) of each row, NaN where all are equal."""
+    cdef Py_ssize_t row, n_equal, n = values.shape[1]
+    with nogil:
+        for row in range(values.shape[0]):
+            mean[row, 0] = ahba_sum(&values[row, 0], n) / n
+            std[row, 0] = sqrt(ahba_sum_of_squares(&values[row, 0], n, mean[row, 0]) / (n - 1))
+            n_equal = 1
+            while n_equal < n and values[row, n_equal] == values[row, 0]:
+                n_equal += 1
+            if n_equal == n:
+                std[row, 0] = NAN
+
+
+# Columns scaled on their way --------------------------------------------------------------------------------
+
+
+cdef enum:
+    LINEAR = 0
+    LOGISTIC = 1
+    SCALED_LOGISTIC = 2
+    ROWS = 8  # at once
+
+
+def scaled_columns(
+    const double[:, ::1] values,
+    int function,
+    const double[:, :, ::1] parameters,
+    const Py_ssize_t[::1] columns,
+    const Py_ssize_t[::1] places,
+    const Py_ssize_t[::1] groups,
+    double[:, ::1] out,
+):
+    """Columns of a matrix, each row of each group of them scaled in its own way.
+
+    `columns` has the groups one after the other, from `groups[g]` to `groups[g + 1]`, and `places` where they go in
+    `out`, ascending in each group; nothing is written anywhere else. `parameters` has, for each group, those of `function` for each row.
+    """
+    cdef Py_ssize_t row
+    cdef double *few = _numbers(2 * columns.shape[0])
+    with nogil:
+        for row in range(values.shape[0]):
+            _scaled_row(values, row, function, parameters, columns, places, groups, few, &out[row, 0])
+    free(few)
+
+
+def means_of_scaled(
+    const double[:, ::1] values,
+    int function,
+    const double[:, :, ::1] parameters,
+    const Py_ssize_t[::1] columns,
+    const Py_ssize_t[::1] places,
+    const Py_ssize_t[::1] groups,
+    const Py_ssize_t[::1] starts,
+    double[:, ::1] means,
+):
+    """Mean of each row over each region, whose scaled columns are in `places` from `starts[r]` to `starts[r + 1]`.
+
+    Other arguments are those of `scaled_columns`. NaN are left out, as are places where nothing goes.
+    """
+    cdef Py_ssize_t batch, first, row, n_rows, place, n_places = starts[starts.shape[0] - 1]
+    cdef double *few = _numbers(2 * columns.shape[0] + ROWS * n_places)
+    cdef double *scaled = few + 2 * columns.shape[0]
+    for place in range(ROWS * n_places):
+        scaled[place] = NAN
+    with nogil:
+        for batch in range((values.shape[0] + ROWS - 1) // ROWS):
+            first = batch * ROWS
+            n_rows = min(<Py_ssize_t>ROWS, values.shape[0] - first)
+            for row in range(n_rows):
+                _scaled_row(
+                    values, first + row, function, parameters, columns, places, groups, few, scaled + row * n_places
+                )
+            _means_of_rows(scaled, n_rows, n_places, starts, means, first)
+    free(few)
+
+
+cdef void _means_of_rows(
+    const double *scaled,
+    Py_ssize_t n_rows,
+    Py_ssize_t n_places,
+    const Py_ssize_t[::1] starts,
+    double[:, ::1] means,
+    Py_ssize_t first,
+) noexcept nogil:
+    """Of several rows side by side, as each sum waits for its last addition."""
+    cdef Py_ssize_t region, place, row, present
+    cdef double totals[ROWS]
+    for region in range(means.shape[1]):
+        for row in range(ROWS):
+            totals[row] = 0.0
+        for place in range(starts[region], starts[region + 1]):
+            for row in range(ROWS):
+                totals[row] += scaled[row * n_places + place]
+        for row in range(n_rows):
+            present = starts[region + 1] - starts[region]
+            if totals[row] != totals[row]:
+                present = _add_present(
+                    scaled + row * n_places, starts[region], starts[region + 1], &totals[row]
+                )
+            means[first + row, region] = totals[row] / present
+
+
+cdef Py_ssize_t _add_present(
+    const double *scaled, Py_ssize_t start, Py_ssize_t stop, double *total
+) noexcept nogil:
+    """Sum, and count, what is a number."""
+    cdef Py_ssize_t place, present = 0
+    total[0] = 0.0
+    for place in range(start, stop):
+        if scaled[place] == scaled[place]:
+            total[0] += scaled[place]
+            present += 1
+    return present
+
+
+cdef double *_numbers(Py_ssize_t count) except NULL:
+    cdef double *found = <double *>malloc((count + 1) * sizeof(double))
+    if found == NULL:
+        raise MemoryError
+    return found
+
+
+cdef void _scaled_row(
+    const double[:, ::1] values,
+    Py_ssize_t row,
+    int function,
+    const double[:, :, ::1] parameters,
+    const Py_ssize_t[::1] columns,
+    const Py_ssize_t[::1] places,
+    const Py_ssize_t[::1] groups,
+    double *few,
+    double *out,
+) noexcept nogil:
+    cdef Py_ssize_t i, group, start, n, n_columns = columns.shape[0], n_groups = groups.shape[0] - 1
+    cdef const double *of_row
+    cdef bint in_place = n_groups == 1 and n_columns > 0 and places[0] == 0 and places[n_columns - 1] == n_columns - 1
+    cdef double *scaled = out if in_place else few + n_columns
+    for i in range(n_columns):
+        few[i] = values[row, columns[i]]
+    for group in range(n_groups):
+        start, n = groups[group], groups[group + 1] - groups[group]
+        of_row = &parameters[group, row, 0]
+        if function == LINEAR:
+            ahba_linear_of_row(few + start, scaled + start, n, of_row[0], of_row[1])
+        elif function == LOGISTIC:
+            ahba_logistic_of_row(few + start, scaled + start, n, of_row[0], of_row[1])
+        else:
+            ahba_scaled_logistic_of_row(
+                few + start, scaled + start, n, of_row[0], of_row[1], of_row[2], of_row[3]
+            )
+    if not in_place:
+        for i in range(n_columns):
+            out[places[i]] = scaled[i]
+
+
+# Matrices -----------------------------------------------------------------------------------------------------
+
+
+def turn(const double[:, ::1] block, Py_ssize_t first, double[:, ::1] rows, Py_ssize_t place):
+    """Copy columns of a block, from `first` on, to as many rows: its rows become columns, from `place` on."""
+    cdef Py_ssize_t row, column
+    with nogil:
+        for row in range(block.shape[0]):
+            for column in range(rows.shape[0]):
+                rows[column, place + row] = block[row, first + column]

@@ -1,0 +1,157 @@
+"""A donor's values with what normalises each gene, which is done to the samples that are asked for.
+
+Normalised values are used once, to make regions of them, and often a part of them only: samples outside all
+regions matter for what a gene is normalised by, not for what comes of it. So they are not written down.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transforms import compiled
+from transforms.blocks import as_slice, take_columns
+from transforms.scaling import Scaling, linear, undefined_is_nan
+
+Floats = NDArray[np.float64]
+Positions = NDArray[np.integer]
+Fit = Callable[[Floats], Scaling]
+
+# Values fitted to, and scaled, before the next ones are: 1 MiB, which stays in a core's cache in between.
+VALUES_AT_ONCE = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """Values of which groups of samples are scaled in ways fitted to each gene of each group.
+
+    Attributes
+    ----------
+    values : (gene, column) float64 array
+    columns : (sample,) int array
+        Which of them the samples are.
+    fit : callable
+        Of `transforms.scaling.FITS`.
+    members : sequence of (member,) int array
+        The samples of each group; one that is in no group is left without a value.
+    """
+
+    values: Floats
+    columns: Positions
+    fit: Fit
+    members: Sequence[Positions]
+    _fitted: dict[int, list[Scaling]] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many genes and samples there are."""
+        return len(self.values), len(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def array(self) -> Floats:
+        """All of them scaled, (gene, sample)."""
+        return self.take(np.arange(self.shape[1]))
+
+    def take(self, samples: Positions, axis: int = 1) -> Floats:  # noqa: ARG002 - as that of arrays
+        """Some samples, scaled: (gene, taken) float64; NaN for those of no group."""
+        order = self._ordered(samples)
+        taken = np.full((len(self), len(samples)), np.nan)
+        for genes, scalings in self._blocks():
+            if compiled.scaling is not None and self._is_for_kernels:
+                scaled = _parameters(scalings)
+                compiled.scaling.scaled_columns(self.values[genes], *scaled, *order, taken[genes])
+                continue
+            for places, scaling in zip(order.of_groups(), scalings, strict=True):
+                own = self.columns[samples[places]]
+                taken[genes, places] = scaling(self.values[genes].take(own, axis=1))
+        return taken
+
+    def means(self, samples: Positions, starts: Positions) -> Floats | None:
+        """Mean over the samples of each region, ``samples[starts[r]:starts[r + 1]]``, NaN left out.
+
+        (gene, region) float64; None without kernels.
+        """
+        if compiled.scaling is None or not self._is_for_kernels:
+            return None
+        order, table = self._ordered(samples), np.empty((len(self), len(starts) - 1))
+        for genes, scalings in self._blocks():
+            scaled = _parameters(scalings)
+            compiled.scaling.means_of_scaled(self.values[genes], *scaled, *order, starts, table[genes])
+        return table
+
+    def _blocks(self) -> Iterator[tuple[slice, list[Scaling]]]:
+        """Some genes after the other, and the scaling of each group, fitted when it is first asked for."""
+        size = max(1, VALUES_AT_ONCE // len(self.columns))
+        for first in range(0, len(self), size):
+            genes = slice(first, first + size)
+            if first not in self._fitted:
+                self._fitted[first] = [
+                    self.fit(take_columns(self.values[genes], columns)) for columns in self._group_columns
+                ]
+            yield genes, self._fitted[first]
+
+    @cached_property
+    def _group_columns(self) -> list[Positions | slice]:
+        return [as_slice(self.columns[members]) for members in self.members]
+
+    @cached_property
+    def _group(self) -> Positions:
+        """The group of each sample, -1 for none."""
+        group = np.full(len(self.columns), -1)
+        for number, members in enumerate(self.members):
+            group[members] = number
+        return group
+
+    @cached_property
+    def _is_for_kernels(self) -> bool:
+        return self.values.dtype == np.float64 and self.values.flags.c_contiguous
+
+    def _ordered(self, samples: Positions) -> "_Order":
+        group = self._group[samples]
+        places = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :].astype(np.intp, copy=False)
+        sizes = np.bincount(group[places], minlength=len(self.members))
+        starts = np.append(0, np.cumsum(sizes)).astype(np.intp)
+        return _Order(self.columns[samples[places]].astype(np.intp, copy=False), places, starts)
+
+
+class _Order(NamedTuple):
+    """Samples group by group.
+
+    Attributes
+    ----------
+    columns, places : (sample,) int array
+        Of the values, and among the samples asked for.
+    starts : (group + 1,) int array
+    """
+
+    columns: Positions
+    places: Positions
+    starts: Positions
+
+    def of_groups(self) -> list[Positions]:
+        """Places of each group."""
+        return np.split(self.places, self.starts[1:-1])
+
+
+@undefined_is_nan
+def _parameters(scalings: list[Scaling]) -> tuple[int, Floats]:
+    """The number of their function in the kernels, and (group, gene, parameter)."""
+    known = [list(scaling.numbers().values()) for scaling in scalings]
+    is_linear = scalings[0].function is linear
+    for own in known:
+        if len(own) == 1:
+            own.append(np.ones_like(own[0]))  # to divide by 1 changes nothing
+        elif not is_linear:
+            own[1] = 1 / own[1]
+    return 0 if is_linear else len(known[0]) // 2, np.array([np.hstack(own) for own in known])
+
+
+def as_array(values: Floats | Scaled) -> Floats:
+    """All values as numbers."""
+    return values.array if isinstance(values, Scaled) else values
