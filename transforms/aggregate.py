@@ -111,16 +111,25 @@ def _divide(sums: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def _median_of_samples(values: Samples, column: NDArray[np.intp], n_columns: int) -> FloatArray:
-    order = np.argsort(column, kind="stable")
     sizes = np.bincount(column[column >= 0], minlength=n_columns)
-    starts = np.count_nonzero(column < 0) + np.cumsum(sizes) - sizes
+    by_size = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :]
+    taken = values.take(_in_order_of(column, by_size), axis=1)
     table = np.full((len(values), n_columns), np.nan)
-    for size in np.unique(sizes[sizes > 0]):
-        (alike,) = np.nonzero(sizes == size)
-        members = order[starts[alike, None] + np.arange(size)]
-        groups = values.take(members.ravel(), axis=1).reshape(len(values), *members.shape)
+    last = 0
+    for size in np.unique(sizes[by_size]):
+        alike = by_size[sizes[by_size] == size]
+        first, last = last, last + size * len(alike)
+        groups = taken[:, first:last].reshape(len(values), len(alike), size)
         table[:, alike] = _median_of_present(groups)
     return table
+
+
+def _in_order_of(column: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The samples of one of the columns after the other; those of none are left out."""
+    order = np.argsort(column, kind="stable")
+    starts, ends = (np.searchsorted(column[order], columns, side=side) for side in ("left", "right"))
+    members = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+    return np.concatenate([*members, order[:0]])
 
 
 def _median_of_donors(tables: Sequence[FloatArray]) -> FloatArray:
