@@ -267,7 +267,7 @@ class Engine:
             return fresh
         with self._made("values"):
             keep = self._scratch.keep if self._scratch is not None and crowded else None
-            return KeptValues(_persisted(fresh, needed, keep, later=len(groups) == 1), needed)
+            return KeptValues(_persisted(fresh, needed, keep), needed)
 
     def _at_once(self, groups: list[_Group], genes: Genes) -> int:
         """How many groups are made together, so that workers need not wait for the last block of each."""
@@ -325,15 +325,11 @@ def _needed(
 
 
 def _persisted(
-    fresh: FreshValues,
-    needed: dict[str, NDArray[np.integer]],
-    keep: Callable[..., Any] | None,
-    *,
-    later: bool,
+    fresh: FreshValues, needed: dict[str, NDArray[np.integer]], keep: Callable[..., Any] | None
 ) -> dict[str, list[Any]]:
     """Donor -> its blocks, made now. To scratch they go one donor after the other."""
     lazy = {
-        donor: sample_blocks(fresh.source, fresh.genes, fresh.pipeline, donor, left, keep=keep, later=later)
+        donor: sample_blocks(fresh.source, fresh.genes, fresh.pipeline, donor, left, keep=keep)
         for donor, left in needed.items()
     }
     if keep is None:

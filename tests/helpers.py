@@ -16,6 +16,7 @@ import pytest
 
 from ingest.sources import MICROARRAY_FILES
 from lake.ingestion import ingest_directory
+from transforms import compiled
 from transforms.atlas import Atlas
 
 DONORS = ("9861", "10021", "12876")
@@ -141,3 +142,9 @@ def fits(text: str) -> None:
     rows = [line for line in text.splitlines() if line.startswith(" ")]
     assert rows
     assert max(map(len, rows)) <= 80
+
+
+def without_kernels(patch: pytest.MonkeyPatch) -> None:
+    """Have the transforms work as where there is no C compiler."""
+    for name in ("kernels", "places", "scaling", "scores"):
+        patch.setattr(compiled, name, None)

@@ -222,16 +222,16 @@ def test_scratch_is_gone_after_a_failure_too(
 ) -> None:
     keep = Scratch.keep
 
-    def full_after_one(self: Scratch, block: Any) -> Any:
-        if len(no_room) == 1:
+    def full_after_three(self: Scratch, block: Any) -> Any:
+        if len(no_room) == 3:
             raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
         return keep(self, block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Scratch, "keep", full_after_one)
+        patched.setattr(Scratch, "keep", full_after_three)
         with pytest.raises(OSError, match="No space left"):
             run(small_lake, [atlas], out=tmp_path / "out", memory_limit=LITTLE, workers=1)
-    assert len(no_room) == 1
+    assert len(no_room) == 3
     assert leftovers(tmp_path / "out") == []
     run(small_lake, [atlas], out=tmp_path / "out", memory_limit=LITTLE)
     run(small_lake, [atlas], out=tmp_path / "expected")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.helpers import tree, works
+from tests.helpers import tree, without_kernels, works
 from transforms import compiled
 from transforms.aggregate import aggregate_donor, combine_donors
 from transforms.normalize import NORMALIZATIONS, normalize, normalize_within
@@ -40,7 +40,7 @@ def same_bits(work: Callable[[], np.ndarray]) -> np.ndarray:
     """What comes out with the kernels, if it is what comes out without them; a NaN is a NaN."""
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
         found = work()
-        patch.setattr(compiled, "kernels", None)
+        without_kernels(patch)
         plain = work()
     assert found.shape == plain.shape
     there = ~np.isnan(plain)
@@ -186,10 +186,7 @@ def test_tables_are_the_same_without_kernels(
 ) -> None:
     words = ("run", "--quiet", "--store", store_path, "--atlas", atlas_file, "--norm-structures", "--out")
     works(*words, tmp_path / "compiled")
-    monkeypatch.setattr(compiled, "kernels", None)
-    monkeypatch.setattr(compiled, "places", None)
-    monkeypatch.setattr(compiled, "scaling", None)
-    monkeypatch.setattr(compiled, "scores", None)
+    without_kernels(monkeypatch)
     works(*words, tmp_path / "numpy")
     assert tree(tmp_path / "compiled") == tree(tmp_path / "numpy")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from transforms import compiled
+from tests.helpers import without_kernels
 from transforms.aggregate import aggregate_donor, combine_donors
 from transforms.missing import Filling
 from transforms.regions import Aggregation, Unfilled
@@ -79,7 +79,7 @@ def test_regions_are_as_defined_whatever_is_shared(with_kernels: bool, seed: int
     shared: Unfilled = {}
     with pytest.MonkeyPatch.context() as patch:
         if not with_kernels:
-            patch.setattr(compiled, "kernels", None)
+            without_kernels(patch)
         for metric, jointly, whole, filling in choices:
             aggregation = Aggregation(REGIONS, labels, filling, False, metric, jointly, whole, True)
             found = aggregation(values, shared)

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tests.helpers import without_kernels
 from transforms import compiled
+from transforms.aggregate import METRICS
 from transforms.exponential import LARGEST, LEAST, exponential
+from transforms.scaled import Scaled
 from transforms.scaling import FITS, Scaling, lane_sum, linear, logistic, mean_and_std
 from transforms.values import fit_columns
 
@@ -35,7 +39,7 @@ def same_bits(work: Callable[[], np.ndarray]) -> np.ndarray:
     """What comes out with the kernels, if it is what comes out without them; a NaN is a NaN."""
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
         found = work()
-        patch.setattr(compiled, "scaling", None)
+        without_kernels(patch)
         plain = work()
     assert found.shape == plain.shape
     there = ~np.isnan(plain)
@@ -113,6 +117,77 @@ def test_columns_of_blocks(values, method):
         return np.hstack([*(part.ravel() for part in scaling.numbers().values()), *scaling.by_column(values)])
 
     same_bits(work)
+
+
+# Scaled where they are asked for
+
+
+@st.composite
+def scaled(draw: st.DrawFn, numbers: st.SearchStrategy[float]) -> tuple[Scaled, np.ndarray]:
+    """Some columns of a matrix in up to three groups, and the region of each, -1 for none."""
+    values = draw(matrices(numbers))
+    n_columns = values.shape[1]
+    columns = np.array(draw(st.lists(st.integers(0, n_columns - 1), min_size=1, unique=True)))
+    group = np.array(draw(st.lists(st.integers(-1, 2), min_size=len(columns), max_size=len(columns))))
+    members = [np.flatnonzero(group == name) for name in np.unique(group[group >= 0])]
+    if not members:
+        members = [np.arange(len(columns))]
+    region = draw(arrays.arrays(np.intp, len(columns), elements=st.integers(-1, 3)))
+    return Scaled(values, columns, FITS[draw(st.sampled_from([*FITS]))], members), region
+
+
+def regions(values: Scaled | np.ndarray, region: np.ndarray, metric: str) -> np.ndarray:
+    return METRICS[metric].over_samples(values, region, 4)
+
+
+@needs_kernels
+@pytest.mark.parametrize("metric", METRICS)
+@given(scaled(ODD_NUMBERS))
+@ANY
+def test_regions_of_scaled_values_by_kernels_and_without(metric, drawn):
+    values, region = drawn
+    fresh = [Scaled(values.values, values.columns, values.fit, values.members) for _ in range(2)]
+    same_bits(lambda: regions(fresh.pop(), region, metric))
+    fresh = [Scaled(values.values, values.columns, values.fit, values.members) for _ in range(2)]
+    same_bits(lambda: fresh.pop().array)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@given(scaled(NUMBERS))
+@ANY
+def test_scaled_values_are_each_group_scaled_by_itself(metric, drawn):
+    values, region = drawn
+    expected = np.full(values.shape, np.nan)
+    with np.errstate(all="ignore"):
+        for members in values.members:
+            own = values.values[:, values.columns[members]]
+            expected[:, members] = values.fit(own)(own)
+    np.testing.assert_array_equal(values.array, expected)
+    taken = np.arange(len(region))[::-2]
+    np.testing.assert_array_equal(values.take(taken), expected[:, taken])
+    found = regions(values, region, metric)
+    for number in range(4):
+        inside = expected[:, region == number]
+        plain = np.array([REDUCTIONS[metric](row[~np.isnan(row)]) for row in inside])
+        np.testing.assert_allclose(found[:, number], plain, rtol=1e-12, atol=1e-13)
+
+
+REDUCTIONS = {
+    "mean": lambda row: row.mean() if len(row) else np.nan,
+    "median": lambda row: np.median(row) if len(row) else np.nan,
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 31, 64, 100, 333])
+@pytest.mark.parametrize("gaps", [0.0, 0.1, 1.0])
+def test_medians_of_regions_of_any_size(n, gaps):
+    random = np.random.default_rng(n)
+    values = np.where(random.random((19, 3 * n)) < gaps, np.nan, random.normal(size=(19, 3 * n)).round(1))
+    region = random.permutation(np.repeat([0, 1, 2], n))
+    found = same_bits(lambda: METRICS["median"].over_samples(values, region, 3))
+    plain = pd.DataFrame(values.T).groupby(region).median().T
+    np.testing.assert_allclose(found, plain, rtol=1e-15, atol=1e-15)
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 1_000])

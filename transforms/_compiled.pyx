@@ -98,33 +98,6 @@ cdef unsigned long long _low_bits(Py_ssize_t size) noexcept nogil:
 # Averages -----------------------------------------------------------------------------------------------------
 
 
-def region_means(
-    const double[:, ::1] values,
-    const Py_ssize_t[::1] members,
-    const Py_ssize_t[::1] starts,
-    double[:, ::1] means,
-):
-    """Mean of each row over each region's samples, NaN left out: `members` from `starts[r]` to `starts[r + 1]`."""
-    cdef Py_ssize_t row, region, place, present
-    cdef double total, value
-    with nogil:
-        for row in range(values.shape[0]):
-            for region in range(means.shape[1]):
-                total = 0.0
-                for place in range(starts[region], starts[region + 1]):
-                    total += values[row, members[place]]
-                present = starts[region + 1] - starts[region]
-                if total != total:
-                    total = 0.0
-                    present = 0
-                    for place in range(starts[region], starts[region + 1]):
-                        value = values[row, members[place]]
-                        if value == value:
-                            total += value
-                            present += 1
-                means[row, region] = total / present
-
-
 def add_present(const double[:, ::1] values, double[:, ::1] sums, double[:, ::1] counts):
     """Add the values that are no NaN to sums, and count them."""
     cdef Py_ssize_t row, column

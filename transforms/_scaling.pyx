@@ -13,6 +13,7 @@ cdef extern from *:
     """
     #include <math.h>
     #include <stdint.h>
+    #include <stdlib.h>
     
     #include <string.h>
 
@@ -131,8 +132,64 @@ cdef extern from *:
             lanes[lane] += (x[i + lane] - mean) * (x[i + lane] - mean);
         return ahba_of_lanes(lanes);
     }
+    typedef double ahba_lanes __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
+    typedef int64_t ahba_masks __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
+
+    static inline __attribute__((always_inline)) void ahba_exchange(double *one, double *other)
+    {
+        ahba_lanes a = *(ahba_lanes *)one, b = *(ahba_lanes *)other;
+        ahba_masks less = a < b, of_a = (ahba_masks)a, of_b = (ahba_masks)b;
+        *(ahba_lanes *)one = (ahba_lanes)((less & of_a) | (~less & of_b));
+        *(ahba_lanes *)other = (ahba_lanes)((less & of_b) | (~less & of_a));
+    }
+
+    /* Sort each of 8 columns: Batcher's merge exchange (Knuth 5.2.2, algorithm M), which compares the same places
+       whatever the values are. */
+    FOR_EACH_PROCESSOR static void ahba_sort_lanes(double *lanes, Py_ssize_t n)
+    {
+        Py_ssize_t top = 1;
+        while (2 * top < n)
+            top *= 2;
+        for (Py_ssize_t p = n > 1 ? top : 0; p > 0; p /= 2) {
+            Py_ssize_t r = 0, d = p;
+            for (Py_ssize_t q = top;; q /= 2) {
+                for (Py_ssize_t i = 0; i < n - d; i++)
+                    if ((i & p) == r)
+                        ahba_exchange(lanes + LANES * i, lanes + LANES * (i + d));
+                if (q == p)
+                    break;
+                d = q - p;
+                r = p;
+            }
+        }
+    }
+
+    static int ahba_compare(const void *one, const void *other)
+    {
+        double a = *(const double *)one, b = *(const double *)other;
+        return (a > b) - (a < b);
+    }
+
+    static double ahba_middle(const double *sorted, Py_ssize_t n, Py_ssize_t step)
+    {
+        return n ? (sorted[(n - 1) / 2 * step] + sorted[n / 2 * step]) / 2.0 + 0.0 : NAN;
+    }
+
+    /* Median of what is a number. */
+    static double ahba_median_of_present(const double *x, Py_ssize_t n, double *copy)
+    {
+        Py_ssize_t present = 0;
+        for (Py_ssize_t i = 0; i < n; i++)
+            if (x[i] == x[i])
+                copy[present++] = x[i];
+        qsort(copy, (size_t)present, sizeof *copy, ahba_compare);
+        return ahba_middle(copy, present, 1);
+    }
     """
     double ahba_exp(double) nogil
+    void ahba_sort_lanes(double *, Py_ssize_t) nogil
+    double ahba_middle(const double *, Py_ssize_t, Py_ssize_t) nogil
+    double ahba_median_of_present(const double *, Py_ssize_t, double *) nogil
     void ahba_logistic_of_row(const double *, double *, Py_ssize_t, double, double) nogil
     void ahba_scaled_logistic_of_row(const double *, double *, Py_ssize_t, double, double, double, double) nogil
     void ahba_logistic_by_column(const double *, double *, Py_ssize_t, const double *, const double *) nogil
@@ -234,6 +291,7 @@ cdef enum:
     LINEAR = 0
     LOGISTIC = 1
     SCALED_LOGISTIC = 2
+    AS_THEY_ARE = 3
     ROWS = 8  # at once
 
 
@@ -259,7 +317,7 @@ def scaled_columns(
     free(few)
 
 
-def means_of_scaled(
+def regions_of_scaled(
     const double[:, ::1] values,
     int function,
     const double[:, :, ::1] parameters,
@@ -267,14 +325,15 @@ def means_of_scaled(
     const Py_ssize_t[::1] places,
     const Py_ssize_t[::1] groups,
     const Py_ssize_t[::1] starts,
-    double[:, ::1] means,
+    bint medians,
+    double[:, ::1] table,
 ):
-    """Mean of each row over each region, whose scaled columns are in `places` from `starts[r]` to `starts[r + 1]`.
+    """Mean or median of each row over each region: scaled columns in `places` from `starts[r]` to `starts[r + 1]`.
 
     Other arguments are those of `scaled_columns`. NaN are left out, as are places where nothing goes.
     """
     cdef Py_ssize_t batch, first, row, n_rows, place, n_places = starts[starts.shape[0] - 1]
-    cdef double *few = _numbers(2 * columns.shape[0] + ROWS * n_places)
+    cdef double *few = _numbers(2 * columns.shape[0] + 2 * ROWS * n_places)
     cdef double *scaled = few + 2 * columns.shape[0]
     for place in range(ROWS * n_places):
         scaled[place] = NAN
@@ -286,8 +345,42 @@ def means_of_scaled(
                 _scaled_row(
                     values, first + row, function, parameters, columns, places, groups, few, scaled + row * n_places
                 )
-            _means_of_rows(scaled, n_rows, n_places, starts, means, first)
+            if medians:
+                _medians_of_rows(scaled, n_rows, n_places, starts, scaled + ROWS * n_places, table, first)
+            else:
+                _means_of_rows(scaled, n_rows, n_places, starts, table, first)
     free(few)
+
+
+cdef void _medians_of_rows(
+    const double *scaled,
+    Py_ssize_t n_rows,
+    Py_ssize_t n_places,
+    const Py_ssize_t[::1] starts,
+    double *lanes,
+    double[:, ::1] table,
+    Py_ssize_t first,
+) noexcept nogil:
+    """Of several rows side by side, sorted by the same comparisons."""
+    cdef Py_ssize_t region, place, row, n
+    cdef double totals[ROWS]
+    for region in range(table.shape[1]):
+        n = starts[region + 1] - starts[region]
+        for row in range(ROWS):
+            totals[row] = 0.0
+        for place in range(n):
+            for row in range(ROWS):
+                lanes[place * ROWS + row] = scaled[row * n_places + starts[region] + place]
+                totals[row] += lanes[place * ROWS + row]
+        ahba_sort_lanes(lanes, n)
+        for row in range(n_rows):
+            if totals[row] == totals[row]:
+                table[first + row, region] = ahba_middle(lanes + row, n, ROWS)
+        for row in range(n_rows):
+            if totals[row] != totals[row]:  # a NaN, or infinities of both signs: where they went, nobody knows
+                table[first + row, region] = ahba_median_of_present(
+                    scaled + row * n_places + starts[region], n, lanes
+                )
 
 
 cdef void _means_of_rows(
@@ -295,13 +388,13 @@ cdef void _means_of_rows(
     Py_ssize_t n_rows,
     Py_ssize_t n_places,
     const Py_ssize_t[::1] starts,
-    double[:, ::1] means,
+    double[:, ::1] table,
     Py_ssize_t first,
 ) noexcept nogil:
     """Of several rows side by side, as each sum waits for its last addition."""
     cdef Py_ssize_t region, place, row, present
     cdef double totals[ROWS]
-    for region in range(means.shape[1]):
+    for region in range(table.shape[1]):
         for row in range(ROWS):
             totals[row] = 0.0
         for place in range(starts[region], starts[region + 1]):
@@ -313,7 +406,7 @@ cdef void _means_of_rows(
                 present = _add_present(
                     scaled + row * n_places, starts[region], starts[region + 1], &totals[row]
                 )
-            means[first + row, region] = totals[row] / present
+            table[first + row, region] = totals[row] / present
 
 
 cdef Py_ssize_t _add_present(
@@ -353,6 +446,10 @@ cdef void _scaled_row(
     cdef double *scaled = out if in_place else few + n_columns
     for i in range(n_columns):
         few[i] = values[row, columns[i]]
+    if function == AS_THEY_ARE:
+        for i in range(n_columns):
+            out[places[i]] = few[i]
+        return
     for group in range(n_groups):
         start, n = groups[group], groups[group + 1] - groups[group]
         of_row = &parameters[group, row, 0]

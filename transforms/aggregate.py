@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from transforms import compiled
 from transforms.errors import AtlasError, ChoiceError
-from transforms.scaled import Scaled
+from transforms.scaled import Scaled, as_array, of_regions
 
 FloatArray = NDArray[np.float64]
 Samples = FloatArray | Scaled
@@ -36,17 +36,8 @@ class Metric(NamedTuple):
 
 
 def _mean_of_samples(values: Samples, column: NDArray[np.intp], n_columns: int) -> FloatArray:
-    order, starts = _members(column, n_columns)
-    if isinstance(values, Scaled):
-        means = values.means(order, starts)
-        if means is not None:
-            return means
-        values = values.array
-    if compiled.kernels is None:
-        return _mean_by_product(values, column, n_columns)
-    table = np.empty((len(values), n_columns))
-    compiled.kernels.region_means(np.ascontiguousarray(values, dtype=np.float64), order, starts, table)
-    return table
+    table = of_regions(values, *_members(column, n_columns), medians=False)
+    return _mean_by_product(as_array(values), column, n_columns) if table is None else table
 
 
 def _members(column: NDArray[np.intp], n_columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -111,6 +102,11 @@ def _divide(sums: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def _median_of_samples(values: Samples, column: NDArray[np.intp], n_columns: int) -> FloatArray:
+    table = of_regions(values, *_members(column, n_columns), medians=True)
+    return _median_by_size(values, column, n_columns) if table is None else table
+
+
+def _median_by_size(values: Samples, column: NDArray[np.intp], n_columns: int) -> FloatArray:
     sizes = np.bincount(column[column >= 0], minlength=n_columns)
     by_size = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :]
     taken = values.take(_in_order_of(column, by_size), axis=1)
@@ -145,12 +141,17 @@ def _median_of_present(groups: FloatArray) -> FloatArray:
     groups.sort(axis=-1)  # NaN come last
     if not np.isnan(groups[..., -1]).any():
         last = groups.shape[-1] - 1
-        return np.asarray((groups[..., last // 2] + groups[..., (last + 1) // 2]) / 2)
+        return _between(groups[..., last // 2], groups[..., (last + 1) // 2])
     last = np.count_nonzero(~np.isnan(groups), axis=-1, keepdims=True) - 1
     low, high = (
         np.take_along_axis(groups, np.maximum(place, 0), -1) for place in (last // 2, (last + 1) // 2)
     )
-    return np.asarray(((low + high) / 2)[..., 0])
+    return _between(low, high)[..., 0]
+
+
+def _between(low: FloatArray, high: FloatArray) -> FloatArray:
+    """Half way; 0, never -0, for which of the two zeros comes first is not known."""
+    return np.asarray((low + high) / 2 + 0.0)
 
 
 # Any other metric: region by region -----------------------------------------------------------------------

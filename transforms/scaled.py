@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.integer]
 Fit = Callable[[Floats], Scaling]
 
+# Functions in the kernels; 1 is `logistic`, 2 the same to a range.
+LINEAR, AS_THEY_ARE = 0, 3
+
 # Values fitted to, and scaled, before the next ones are: 1 MiB, which stays in a core's cache in between.
 VALUES_AT_ONCE = 2**18
 
@@ -72,8 +75,8 @@ class Scaled:
                 taken[genes, places] = scaling(self.values[genes].take(own, axis=1))
         return taken
 
-    def means(self, samples: Positions, starts: Positions) -> Floats | None:
-        """Mean over the samples of each region, ``samples[starts[r]:starts[r + 1]]``, NaN left out.
+    def of_regions(self, samples: Positions, starts: Positions, *, medians: bool) -> Floats | None:
+        """Mean or median over the samples of each region, ``samples[starts[r]:starts[r + 1]]``, NaN left out.
 
         (gene, region) float64; None without kernels.
         """
@@ -82,7 +85,9 @@ class Scaled:
         order, table = self._ordered(samples), np.empty((len(self), len(starts) - 1))
         for genes, scalings in self._blocks():
             scaled = _parameters(scalings)
-            compiled.scaling.means_of_scaled(self.values[genes], *scaled, *order, starts, table[genes])
+            compiled.scaling.regions_of_scaled(
+                self.values[genes], *scaled, *order, starts, medians, table[genes]
+            )
         return table
 
     def _blocks(self) -> Iterator[tuple[slice, list[Scaling]]]:
@@ -149,7 +154,24 @@ def _parameters(scalings: list[Scaling]) -> tuple[int, Floats]:
             own.append(np.ones_like(own[0]))  # to divide by 1 changes nothing
         elif not is_linear:
             own[1] = 1 / own[1]
-    return 0 if is_linear else len(known[0]) // 2, np.array([np.hstack(own) for own in known])
+    return LINEAR if is_linear else len(known[0]) // 2, np.array([np.hstack(own) for own in known])
+
+
+def of_regions(
+    values: Floats | Scaled, samples: Positions, starts: Positions, *, medians: bool
+) -> Floats | None:
+    """`Scaled.of_regions` of any values."""
+    if isinstance(values, Scaled):
+        return values.of_regions(samples, starts, medians=medians)
+    if compiled.scaling is None:
+        return None
+    table = np.empty((len(values), len(starts) - 1))
+    matrix = np.ascontiguousarray(values, dtype=np.float64)
+    places, group = np.arange(len(samples)), np.array([0, len(samples)])
+    compiled.scaling.regions_of_scaled(
+        matrix, AS_THEY_ARE, np.empty((1, 1, 1)), samples, places, group, starts, medians, table
+    )
+    return table
 
 
 def as_array(values: Floats | Scaled) -> Floats:
