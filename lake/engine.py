@@ -38,8 +38,6 @@ Failure = ChoiceError | AtlasError
 _Group = tuple[list[PlannedUnit], Labels]
 
 GROUPS_AT_ONCE = 4
-GENES_FROM_MEMORY = 4  # stages that read all of the store's matrices, from which unpacking them once pays
-ROOM_FOR_MATRICES = 1 / 3  # of what may be kept
 ROOM_FOR_TABLES = 16  # of the tables of a group, and of what becomes of them until they are written
 
 
@@ -192,8 +190,7 @@ class Engine:
     def _unpack_for(self, plan: Plan) -> None:
         """Keep the store's matrices in memory where many stages read them and there is room."""
         microarray = self._source.microarray
-        fits = microarray.nbytes <= ROOM_FOR_MATRICES * self._resources.room
-        if self._keeps_rows and fits and plan.counts().get("genes", 0) >= GENES_FROM_MEMORY:
+        if self._keeps_rows and plan.reads_often and self._resources.has_room_for_matrices(microarray.nbytes):
             with self.timings.of("matrices"):
                 self._source = replace(self._source, microarray=microarray.persist())
             self._in_memory = microarray.nbytes

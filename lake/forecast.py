@@ -4,7 +4,7 @@ Seconds come from what each kind of stage took on the machine of ``benchmarks/RE
 values it goes through. They tell minutes from hours, not more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ from lake.resources import BASE_BYTES, WORKER_BYTES, Resources
 SECONDS = {
     "samples": 0.0,
     "probes": 0.002,
-    "genes": 0.014,
-    "values": 0.006,
+    "genes": 0.012,
+    "values": 0.005,
     "assignment": 0.0002,
     "normalisation": 0.002,
     "tables": 0.0005,
 }
 READS = {"probes": 1, "genes": 8, "values": 8}  # bytes a value: the detection calls, the expression
+MATRICES = 9  # bytes a value of both in memory
 GENES_PER_PROBE = 0.27  # that are left of all probes, with the default choices
 
 
@@ -95,21 +96,29 @@ def forecast(plan: Plan, todo: Plan, resources: Resources, *, n_probes: int, n_s
     counts = todo.counts()
     values = int(8 * n_probes * GENES_PER_PROBE * n_samples) if todo.units else 0
     kept = values if len(todo.units) > 1 else values // 2
-    spilled = kept if kept > resources.room else 0
+    matrices = MATRICES * n_probes * n_samples
+    unpacked = matrices if todo.reads_often and resources.has_room_for_matrices(matrices) else 0
+    spilled = kept if kept > resources.room - unpacked else 0
     return Forecast(
         n_pipelines=_n_different([unit.identity for unit in plan.units]),
         n_atlases=_n_different([unit.atlas.name for unit in plan.units]),
         n_units=len(plan.units),
         n_done=len(plan.units) - len(todo.units),
         stages=stages,
-        bytes_to_read=sum(counts[kind] * width for kind, width in READS.items()) * n_probes * n_samples,
+        bytes_to_read=unpacked or _bytes_of(counts) * n_probes * n_samples,
         seconds=sum(stage.seconds for stage in stages) / resources.workers,
         memory=min(
-            resources.memory, BASE_BYTES + resources.workers * WORKER_BYTES + (0 if spilled else kept)
+            resources.memory,
+            BASE_BYTES + resources.workers * WORKER_BYTES + unpacked + (0 if spilled else kept),
         ),
         bytes_to_scratch=spilled,
         resources=resources,
     )
+
+
+def _bytes_of(counts: Mapping[str, int]) -> int:
+    """That stages read of a value of the store."""
+    return sum(counts[kind] * width for kind, width in READS.items())
 
 
 def _stage(kind: str, plan: Plan, n_values: int) -> StageForecast:

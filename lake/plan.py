@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.pipeline import Pipeline
 
+GENES_FROM_MEMORY = 4  # stages from which it pays to have the matrices that they read in memory
+
 
 class StageKind(NamedTuple):
     """A step of the science.
@@ -127,6 +129,11 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """Kind -> how many different stages there are."""
         return {kind: len(keys) for kind, keys in self.stages.items()}
+
+    @property
+    def reads_often(self) -> bool:
+        """Whether so many stages read the store that to unpack its matrices once is worth their memory."""
+        return self.counts().get("genes", 0) >= GENES_FROM_MEMORY
 
 
 def make_plan(pipelines: Iterable[Pipeline], atlases: Iterable[AnyAtlas], snapshot: str) -> Plan:

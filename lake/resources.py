@@ -71,6 +71,10 @@ class Resources:
         """Bytes that may be kept for later steps, beside the work at hand."""
         return self.memory - BASE_BYTES - self.workers * WORKER_BYTES
 
+    def has_room_for_matrices(self, n_bytes: int) -> bool:
+        """Whether all of the store's matrices may be kept, and leave most of the room to what they become."""
+        return n_bytes <= self.room // 3
+
 
 def _bytes(limit: str | int) -> int:
     try:

@@ -444,12 +444,12 @@ cdef void _scaled_row(
     cdef const double *of_row
     cdef bint in_place = n_groups == 1 and n_columns > 0 and places[0] == 0 and places[n_columns - 1] == n_columns - 1
     cdef double *scaled = out if in_place else few + n_columns
-    for i in range(n_columns):
-        few[i] = values[row, columns[i]]
     if function == AS_THEY_ARE:
         for i in range(n_columns):
-            out[places[i]] = few[i]
+            out[places[i]] = values[row, columns[i]]
         return
+    for i in range(n_columns):
+        few[i] = values[row, columns[i]]
     for group in range(n_groups):
         start, n = groups[group], groups[group + 1] - groups[group]
         of_row = &parameters[group, row, 0]

@@ -96,10 +96,20 @@ class Scaled:
         for first in range(0, len(self), size):
             genes = slice(first, first + size)
             if first not in self._fitted:
-                self._fitted[first] = [
-                    self.fit(take_columns(self.values[genes], columns)) for columns in self._group_columns
-                ]
+                values = self.values[genes]
+                self._fitted[first] = [self.fit(self._chosen(values, own)) for own in self._group_columns]
             yield genes, self._fitted[first]
+
+    def _chosen(self, values: Floats, columns: Positions | slice) -> Floats:
+        """Columns as a matrix of their own; by a kernel in half of NumPy's time."""
+        if compiled.scaling is None or not self._is_for_kernels or isinstance(columns, slice):
+            return take_columns(values, columns)
+        chosen = np.empty((len(values), len(columns)))
+        nothing, places, group = np.empty((1, 1, 1)), np.arange(len(columns)), np.array([0, len(columns)])
+        compiled.scaling.scaled_columns(
+            values, AS_THEY_ARE, nothing, columns.astype(np.intp, copy=False), places, group, chosen
+        )
+        return chosen
 
     @cached_property
     def _group_columns(self) -> list[Positions | slice]:
