@@ -14,6 +14,7 @@ import lake
 from lake.plan import KINDS
 
 BEFORE_ATLASES = ("samples", "probes", "genes", "values")  # stages that all atlases share
+ONCE = ("matrices",)  # what a run does once: the store unpacked into memory, where many stages read it
 REST = "outside stages"
 UNIT = "tables"  # the kind of stage that every unit has of its own
 Journal = Mapping[str, Any]
@@ -26,7 +27,11 @@ def costs(journal: Journal) -> dict[str, float]:
     """
     counts, seconds = journal["plan"], stage_seconds(journal)
     each = {kind: seconds.get(kind, 0.0) / count for kind, count in counts.items()}
-    each |= {kind: took / counts[UNIT] for kind, took in seconds.items() if kind not in counts}
+    each |= {
+        kind: took / (1 if kind in ONCE else counts[UNIT])
+        for kind, took in seconds.items()
+        if kind not in counts
+    }
     return {**each, REST: (journal["seconds"] - sum(seconds.values())) / counts[UNIT]}
 
 
@@ -37,13 +42,18 @@ def stage_seconds(journal: Journal) -> dict[str, float]:
 
 def predicted(each: Mapping[str, float], counts: Mapping[str, int]) -> float:
     """Return the seconds of a run with so many stages of each kind."""
-    return sum(seconds * counts.get(kind, counts[UNIT]) for kind, seconds in each.items())
+    return sum(seconds * times_made(kind, counts) for kind, seconds in each.items())
+
+
+def times_made(kind: str, counts: Mapping[str, int]) -> int:
+    """Return how often a run of so many stages does what is of a kind."""
+    return 1 if kind in ONCE else counts.get(kind, counts[UNIT])
 
 
 def sustained(journal: Journal) -> float:
     """Return units a second, once what atlases share is there; all else counts, reductions too."""
     seconds = stage_seconds(journal)
-    shared = sum(seconds.get(kind, 0.0) for kind in BEFORE_ATLASES)
+    shared = sum(seconds.get(kind, 0.0) for kind in (*ONCE, *BEFORE_ATLASES))
     return float(journal["plan"][UNIT] / (journal["seconds"] - shared))
 
 
@@ -53,7 +63,7 @@ def family_model(drawn: Mapping[str, float], family: Mapping[str, float]) -> dic
     What comes before the values of samples costs as in pipelines drawn at random, where there are many of
     these stages; the rest as in whole families, which share values and normalisations as the grid does.
     """
-    before = {kind: drawn[kind] for kind in BEFORE_ATLASES[:-1]}
+    before = {kind: drawn[kind] for kind in (*ONCE, *BEFORE_ATLASES[:-1]) if kind in drawn}
     return {**family, **before}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.batch_model import costs, family_model, grid_counts, predicted, sustained
+from benchmarks.batch_model import costs, family_model, grid_counts, predicted, sustained, times_made
 from benchmarks.pages import Target, target_table, where_and_when
 from lake.grids import MULTIVERSE
 
@@ -210,12 +210,12 @@ def whole_grid() -> dict[str, int]:
 
 def _stage_row(kind: str, drawn: Found, family: Found, seconds: float) -> str:
     columns = [_number(journal, kind) for journal in (drawn, family)]
-    count = whole_grid().get(kind, whole_grid()["tables"])
+    count = times_made(kind, whole_grid())
     return f"| {kind} | {' | '.join(columns)} | {count:,} | {seconds * count / 3600:.1f} |"
 
 
 def _number(journal: Found, kind: str) -> str:
-    count = journal["plan"].get(kind, journal["plan"]["tables"])
+    count = times_made(kind, journal["plan"]) if kind in costs(journal) else 0
     return f"{count:,} | {costs(journal).get(kind, 0.0):.3f}"
 
 

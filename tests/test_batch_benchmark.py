@@ -69,6 +69,16 @@ def test_a_run_is_foretold_by_its_own_costs(run: Journal) -> None:
     assert model.predicted(model.costs(run), run["plan"]) == pytest.approx(run["seconds"])
 
 
+def test_what_a_run_does_once_does_not_grow_with_its_stages() -> None:
+    run = json.loads(json.dumps(DRAWN))
+    run["seconds"] += 7.0
+    run["stages"]["matrices"] = {"made": 1, "seconds": 7.0}
+    twice = {kind: 2 * count for kind, count in DRAWN["plan"].items()}
+    assert model.predicted(model.costs(run), twice) == pytest.approx(207.0)
+    assert model.sustained(run) == pytest.approx(model.sustained(DRAWN))
+    assert model.family_model(model.costs(run), model.costs(FAMILY))["matrices"] == 7.0
+
+
 def test_twice_the_stages_take_twice_as_long() -> None:
     twice = {kind: 2 * count for kind, count in DRAWN["plan"].items()}
     assert model.predicted(model.costs(DRAWN), twice) == pytest.approx(200.0)
