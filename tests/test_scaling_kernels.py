@@ -13,8 +13,9 @@ from tests.helpers import without_kernels
 from transforms import compiled
 from transforms.aggregate import METRICS
 from transforms.exponential import LARGEST, LEAST, exponential
+from transforms.lanes import lane_sum
 from transforms.scaled import Scaled
-from transforms.scaling import FITS, Scaling, lane_sum, linear, logistic, mean_and_std
+from transforms.scaling import FITS, Scaling, linear, logistic, mean_and_std
 from transforms.values import fit_columns
 
 needs_kernels = pytest.mark.skipif(compiled.scaling is None, reason="there is no C compiler")

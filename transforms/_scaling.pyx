@@ -103,10 +103,10 @@ cdef extern from *:
             out[i] = (x[i] - centre[i]) / scale[i];
     }
 
-    /* transforms.scaling.lane_sum of (x - centre) to a power, 1 or 2. */
+    /* transforms.lanes.lane_sum. */
     static inline double ahba_of_lanes(const double *lanes)
     {
-        return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+        return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
     }
 
     FOR_EACH_PROCESSOR static double ahba_sum(const double *x, Py_ssize_t n)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from transforms import compiled
 from transforms.exponential import exponential
+from transforms.lanes import lane_sum
 
 FloatArray = NDArray[np.float64]
 
@@ -49,8 +50,6 @@ def undefined_is_nan(function: Callable[Arguments, Result]) -> Callable[Argument
 
 
 # What is known of a vector ---------------------------------------------------------------------------------
-
-LANES = 8  # partial sums, which a processor can make side by side
 
 
 def ordered_values(values: FloatArray) -> FloatArray:
@@ -119,19 +118,6 @@ def _are_equal(values: FloatArray, inside: Any) -> NDArray[np.bool_]:
     lowest = values.min(axis=-1, keepdims=True, where=inside, initial=np.inf)
     highest = values.max(axis=-1, keepdims=True, where=inside, initial=-np.inf)
     return np.asarray(lowest >= highest)
-
-
-def lane_sum(values: FloatArray) -> FloatArray:
-    """Sum over the last axis: of every eighth value, then of these sums, as the kernels in C do."""
-    *leading, count = values.shape
-    whole = count // LANES * LANES
-    lanes = np.zeros((*leading, LANES))
-    for first in range(0, whole, LANES):
-        lanes += values[..., first : first + LANES]
-    lanes[..., : count - whole] += values[..., whole:]
-    pairs = lanes[..., ::2] + lanes[..., 1::2]
-    total: FloatArray = (pairs[..., 0] + pairs[..., 1]) + (pairs[..., 2] + pairs[..., 3])
-    return total
 
 
 # Functions of a value --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from transforms import compiled
+from transforms.lanes import lane_sum
 
 Floats = NDArray[np.float64]
 
@@ -154,8 +155,8 @@ def _agreements(expression: Floats, starts: NDArray[np.intp], scores: Floats) ->
 
 def _correlations(blocks: Floats) -> Floats:
     """Pearson correlation between the rows of each block of a stack, shape (blocks, probes, probes)."""
-    centred = blocks - (_added(blocks) / blocks.shape[2])[:, :, np.newaxis]
-    products = np.stack([_added(centred * centred[:, [one]]) for one in range(blocks.shape[1])], axis=2)
+    centred = blocks - (lane_sum(blocks) / blocks.shape[2])[:, :, np.newaxis]
+    products = np.stack([lane_sum(centred * centred[:, [one]]) for one in range(blocks.shape[1])], axis=2)
     lengths = np.sqrt(np.diagonal(products, axis1=1, axis2=2))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlations = products / (lengths[:, :, np.newaxis] * lengths[:, np.newaxis, :])
@@ -183,7 +184,7 @@ def _means(values: Floats) -> Floats:
     """Mean of each row."""
     means = np.empty(len(values))
     if compiled.scores is None:
-        np.divide(_added(values), values.shape[1], out=means)
+        np.divide(lane_sum(values), values.shape[1], out=means)
     else:
         compiled.scores.row_means(_in_rows(values), means)
     return means
@@ -203,7 +204,7 @@ def _squares(values: Floats) -> Floats:
     """Sum of the squares of each row's deviations from its mean."""
     if compiled.scores is None:
         parts = np.array_split(values, len(values) // _PROBES_AT_ONCE + 1)
-        return np.concatenate([_added((part - _means(part)[:, np.newaxis]) ** 2) for part in parts])
+        return np.concatenate([lane_sum((part - _means(part)[:, np.newaxis]) ** 2) for part in parts])
     squares = np.empty(len(values))
     compiled.scores.row_squares(_in_rows(values), np.empty(values.shape[1]), squares)
     return squares
@@ -213,14 +214,3 @@ def _in_rows(values: Floats) -> Floats:
     """As float64, each row's values side by side."""
     beside = values.dtype == np.float64 and values.strides[1] == values.itemsize
     return values if beside else np.ascontiguousarray(values, dtype=np.float64)
-
-
-def _added(values: Floats) -> Floats:
-    """Sum over the last axis: eight sums, each of every eighth value, and of these."""
-    whole = values.shape[-1] // 8 * 8
-    eights = values[..., :whole].reshape(*values.shape[:-1], whole // 8, 8)
-    parts = np.add.reduce(eights, axis=-2, initial=0.0, dtype=np.float64)
-    parts[..., : values.shape[-1] - whole] += values[..., whole:]
-    first = (parts[..., 0] + parts[..., 4]) + (parts[..., 2] + parts[..., 6])
-    total: Floats = first + ((parts[..., 1] + parts[..., 5]) + (parts[..., 3] + parts[..., 7]))
-    return total
