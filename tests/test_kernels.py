@@ -1,15 +1,15 @@
 """The kernels in C do what the NumPy code beside their callers does, to the last bit."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tests.bits import ANY, NUMBERS, ODD_NUMBERS, matrices, same_bits
 from tests.helpers import tree, without_kernels, works
 from transforms import compiled
 from transforms.aggregate import aggregate_donor, combine_donors
@@ -19,34 +19,6 @@ from transforms.scaling import FITS
 from transforms.stability import StructureMeans, pair_stability
 
 needs_kernels = pytest.mark.skipif(compiled.kernels is None, reason="there is no C compiler")
-ANY = settings(deadline=None)
-
-# Few different numbers, so that many are equal; and what arithmetic treats in a way of its own.
-NUMBERS = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, 1.5, 1.5 + 2**-50, 2.0, -3.25]),
-    st.floats(-20, 20, allow_subnormal=False),
-)
-ODD_NUMBERS = st.one_of(NUMBERS, st.sampled_from([np.nan, np.inf, -np.inf, 5e-324, 1e300]))
-
-
-def matrices(numbers: st.SearchStrategy[float]) -> st.SearchStrategy[np.ndarray]:
-    """(row, column) float64 arrays."""
-    return st.tuples(st.integers(1, 6), st.integers(1, 12)).flatmap(
-        lambda shape: arrays.arrays(np.float64, shape, elements=numbers)
-    )
-
-
-def same_bits(work: Callable[[], np.ndarray]) -> np.ndarray:
-    """What comes out with the kernels, if it is what comes out without them; a NaN is a NaN."""
-    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        found = work()
-        without_kernels(patch)
-        plain = work()
-    assert found.shape == plain.shape
-    there = ~np.isnan(plain)
-    np.testing.assert_array_equal(np.isnan(found), ~there)
-    assert found[there].tobytes() == plain[there].tobytes()
-    return found
 
 
 # Stability

@@ -1,15 +1,13 @@
 """The kernels of scaling do what NumPy does, to the last bit, and so does the exponential they stand on."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.helpers import without_kernels
+from tests.bits import ANY, NUMBERS, ODD_NUMBERS, matrices, same_bits
 from transforms import compiled
 from transforms.aggregate import METRICS
 from transforms.exponential import LARGEST, LEAST, exponential
@@ -19,34 +17,6 @@ from transforms.scaling import FITS, Scaling, linear, logistic, mean_and_std
 from transforms.values import fit_columns
 
 needs_kernels = pytest.mark.skipif(compiled.scaling is None, reason="there is no C compiler")
-ANY = settings(deadline=None)
-
-# Few different numbers, so that many are equal; and what arithmetic treats in a way of its own.
-NUMBERS = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, 1.5, 1.5 + 2**-50, 2.0, -3.25]),
-    st.floats(-20, 20, allow_subnormal=False),
-)
-ODD_NUMBERS = st.one_of(NUMBERS, st.sampled_from([np.nan, np.inf, -np.inf, 5e-324, 1e300, -1e308]))
-
-
-def matrices(numbers: st.SearchStrategy[float]) -> st.SearchStrategy[np.ndarray]:
-    """(row, column) float64 arrays."""
-    return st.tuples(st.integers(1, 5), st.integers(1, 40)).flatmap(
-        lambda shape: arrays.arrays(np.float64, shape, elements=numbers)
-    )
-
-
-def same_bits(work: Callable[[], np.ndarray]) -> np.ndarray:
-    """What comes out with the kernels, if it is what comes out without them; a NaN is a NaN."""
-    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        found = work()
-        without_kernels(patch)
-        plain = work()
-    assert found.shape == plain.shape
-    there = ~np.isnan(plain)
-    np.testing.assert_array_equal(np.isnan(found), ~there)
-    assert found[there].tobytes() == plain[there].tobytes()
-    return found
 
 
 # The exponential

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tests.bits import ANY, NUMBERS, ODD_NUMBERS, same_bits
 from transforms import blocks, compiled
 from transforms.blocks import Cells, cut_into_parts, in_memory, matrix_of
 from transforms.probes import ProbeSelection, gene_expression
@@ -28,27 +29,7 @@ from transforms.select import probe_scores
 from transforms.selections import SELECTIONS
 
 needs_kernels = pytest.mark.skipif(compiled.scores is None, reason="there is no C compiler")
-ANY = settings(deadline=None)
 SCORES = [max_intensity, max_variance, coefficient_of_variation, corr_intensity, corr_variance]
-
-NUMBERS = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, 1.5, 1.5 + 2**-50]), st.floats(-20, 20, allow_subnormal=False)
-)
-ODD_NUMBERS = st.one_of(NUMBERS, st.sampled_from([np.nan, np.inf, -np.inf, 5e-324, 1e300]))
-
-
-def same_bits(work: Callable[[], np.ndarray]) -> np.ndarray:
-    """What comes out with the kernels, if it is what comes out without them; a NaN is a NaN."""
-    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        found = work()
-        patch.setattr(compiled, "scores", None)
-        plain = work()
-    assert found.shape == plain.shape
-    assert found.dtype == plain.dtype
-    there = ~np.isnan(plain)
-    np.testing.assert_array_equal(np.isnan(found), ~there)
-    assert found[there].tobytes() == plain[there].tobytes()
-    return found
 
 
 def drawn(data: st.DataObject, shape: tuple[int, int], numbers: st.SearchStrategy[float]) -> np.ndarray:

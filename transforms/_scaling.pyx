@@ -132,6 +132,7 @@ cdef extern from *:
             lanes[lane] += (x[i + lane] - mean) * (x[i + lane] - mean);
         return ahba_of_lanes(lanes);
     }
+
     typedef double ahba_lanes __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
     typedef int64_t ahba_masks __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 
