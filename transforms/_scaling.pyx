@@ -187,7 +187,6 @@ cdef extern from *:
         return ahba_middle(copy, present, 1);
     }
     """
-    double ahba_exp(double) nogil
     void ahba_sort_lanes(double *, Py_ssize_t) nogil
     double ahba_middle(const double *, Py_ssize_t, Py_ssize_t) nogil
     double ahba_median_of_present(const double *, Py_ssize_t, double *) nogil

@@ -400,7 +400,11 @@ def scaled_within(
     quantiles: str = "linear",
     columns: NDArray[np.integer] | None = None,
 ) -> FloatArray | Scaled:
-    """`normalize_within` of some columns, by methods that allow it not before samples are asked for."""
+    """`normalize_within` of some columns, by methods that allow it not before samples are asked for.
+
+    Parameters are those of `normalize_within`, but for ``columns`` (sample,) int: which of the values, (gene,
+    column), the samples are; all of them if left out. Gives a `Scaled`, or a (gene, sample) float64 array.
+    """
     if quantiles == "linear" and method is not None and canonical_name(method) in FITS and values.size:
         own = np.arange(values.shape[1]) if columns is None else columns
         return _lazily(values, FITS[canonical_name(method)], own, groups)

@@ -20,10 +20,9 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.integer]
 Fit = Callable[[Floats], Scaling]
 
-# Functions in the kernels; 1 is `logistic`, 2 the same to a range.
-LINEAR, AS_THEY_ARE = 0, 3
+LINEAR, LOGISTIC, SCALED_LOGISTIC, AS_THEY_ARE = range(4)  # as the kernels number functions
 
-# Values fitted to, and scaled, before the next ones are: 1 MiB, which stays in a core's cache in between.
+# Values fitted to, and scaled, before the next ones are: 2 MiB, which stays in a core's cache in between.
 VALUES_AT_ONCE = 2**18
 
 
@@ -105,10 +104,7 @@ class Scaled:
         if compiled.scaling is None or not self._is_for_kernels or isinstance(columns, slice):
             return take_columns(values, columns)
         chosen = np.empty((len(values), len(columns)))
-        nothing, places, group = np.empty((1, 1, 1)), np.arange(len(columns)), np.array([0, len(columns)])
-        compiled.scaling.scaled_columns(
-            values, AS_THEY_ARE, nothing, columns.astype(np.intp, copy=False), places, group, chosen
-        )
+        compiled.scaling.scaled_columns(values, *_as_they_are(columns), chosen)
         return chosen
 
     @cached_property
@@ -164,7 +160,14 @@ def _parameters(scalings: list[Scaling]) -> tuple[int, Floats]:
             own.append(np.ones_like(own[0]))  # to divide by 1 changes nothing
         elif not is_linear:
             own[1] = 1 / own[1]
-    return LINEAR if is_linear else len(known[0]) // 2, np.array([np.hstack(own) for own in known])
+    logistic = LOGISTIC if scalings[0].low is None else SCALED_LOGISTIC
+    return LINEAR if is_linear else logistic, np.array([np.hstack(own) for own in known])
+
+
+def _as_they_are(columns: Positions) -> tuple[int, Floats, Positions, Positions, Positions]:
+    """What kernels take for columns that are not scaled: function, parameters, columns, places, groups."""
+    nothing, order = np.empty((1, 1, 1)), columns.astype(np.intp, copy=False)
+    return AS_THEY_ARE, nothing, order, np.arange(len(columns)), np.array([0, len(columns)])
 
 
 def of_regions(
@@ -177,10 +180,7 @@ def of_regions(
         return None
     table = np.empty((len(values), len(starts) - 1))
     matrix = np.ascontiguousarray(values, dtype=np.float64)
-    places, group = np.arange(len(samples)), np.array([0, len(samples)])
-    compiled.scaling.regions_of_scaled(
-        matrix, AS_THEY_ARE, np.empty((1, 1, 1)), samples, places, group, starts, medians, table
-    )
+    compiled.scaling.regions_of_scaled(matrix, *_as_they_are(samples), starts, medians, table)
     return table
 
 
