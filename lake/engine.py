@@ -7,11 +7,10 @@ What comes after is one lazy task a block of genes, which dask's scheduler carri
 workers elsewhere.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -21,11 +20,13 @@ import pandas as pd
 from dask.base import compute, persist
 from numpy.typing import NDArray
 
+from lake.in_flight import InFlight
 from lake.plan import Plan, PlannedUnit
 from lake.resources import Resources
 from lake.scratch import Scratch
 from lake.sources import source_for
 from lake.store import Lake
+from lake.timings import Timings
 from transforms.errors import AtlasError, ChoiceError
 from transforms.parts import label_samples, parts_of
 from transforms.regions import RegionTables, lazy_tables
@@ -36,8 +37,8 @@ Progress = Callable[[str, int, int | None], None]
 Labels = dict[str, NDArray[np.int64]]
 Failure = ChoiceError | AtlasError
 _Group = tuple[list[PlannedUnit], Labels]
+"""Units that share all but how samples become regions, and the region of each donor's samples."""
 
-GROUPS_AT_ONCE = 4
 ROOM_FOR_TABLES = 16  # of the tables of a group, and of what becomes of them until they are written
 
 
@@ -48,22 +49,8 @@ class Outcome(NamedTuple):
     tables: RegionTables | Failure
 
 
-@dataclass
-class Timings:
-    """How often each kind of stage was made, and how long that took."""
-
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextmanager
-    def of(self, kind: str, number: int = 1) -> Iterator[None]:
-        """Count and time the stages that are made in this block."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.counts[kind] += number
-            self.seconds[kind] += time.perf_counter() - started
+_Outcomes = list[Outcome]
+"""Of one group."""
 
 
 class _Latest:
@@ -128,6 +115,7 @@ class Engine:
         self._labels: dict[str, Labels | Failure] = {}
         self._totals: dict[str, int] = {}
         self._in_memory = 0
+        self._told: dict[str, int] = defaultdict(int)
         self.timings = Timings()
 
     def place(self, units: Sequence[PlannedUnit]) -> None:
@@ -146,41 +134,56 @@ class Engine:
         Yields
         ------
         Outcome
-            As soon as it is there, and the few that are made with it; whatever the caller does with it is
-            done before the next ones are made.
+            As soon as it is there. With one worker, whatever the caller does with it is done before the next
+            ones are made; with more these are begun before, so that none waits for the last block of a unit.
         """
         self._totals |= plan.counts()
         self._unpack_for(plan)
+        workers = self._resources.workers
+        with InFlight[_Outcomes](workers + 1 if workers > 1 else 1) as flight:
+            for made in self._made_ahead(plan, flight):
+                self._tell("normalisation")
+                yield from made
+
+    def _made_ahead(self, plan: Plan, flight: InFlight[_Outcomes]) -> Iterator[_Outcomes]:
         for sharing_genes in _sharing(plan.units, "genes"):
             groups = _sharing(sharing_genes, "values")
             for group in groups:
-                yield from self._sharing_values(group, sharing_genes, is_last=group is groups[-1])
+                yield from self._sharing_values(group, sharing_genes, flight, is_last=group is groups[-1])
+        yield from flight.rest()
 
     def _sharing_values(
-        self, units: list[PlannedUnit], sharing_genes: list[PlannedUnit], *, is_last: bool
-    ) -> Iterator[Outcome]:
+        self,
+        units: list[PlannedUnit],
+        sharing_genes: list[PlannedUnit],
+        flight: InFlight[_Outcomes],
+        *,
+        is_last: bool,
+    ) -> Iterator[_Outcomes]:
+        if not self._in_memory:  # there may be no room for what the last ones are made of, and for the next
+            yield from flight.rest()
         try:
             genes = self._genes(units[0], sharing_genes)
         except (ChoiceError, AtlasError) as failure:
-            yield from (Outcome(unit, failure) for unit in units)
+            flight.put([Outcome(unit, failure) for unit in units])
             return
-        placed, labels = [], []
-        for group in _sharing(units, "normalisation"):
-            found = self._label(group[0], genes.samples)
-            if isinstance(found, Failure):
-                yield from (Outcome(unit, found) for unit in group)
-            else:
-                placed.append(group)
-                labels.append(found)
-        if placed:
-            values = self._values(genes, placed, labels)
-            if is_last and isinstance(values, KeptValues):
-                self._latest["genes"].forget()
-                genes = genes.without_rows()
-            ready = list(zip(placed, labels, strict=True))
-            at_once = self._at_once(ready, genes)
-            for first in range(0, len(ready), at_once):
-                yield from self._alike(ready[first : first + at_once], genes, values)
+        groups = [(group, self._label(group[0], genes.samples)) for group in _sharing(units, "normalisation")]
+        placed = [(group, labels) for group, labels in groups if not isinstance(labels, Failure)]
+        needed = _needed(genes.samples, placed)
+        size = _size(genes, needed)
+        if flight.holds + size > self._room:
+            yield from flight.rest()
+        values = self._values(units[0], genes, needed, len(placed))
+        if is_last and isinstance(values, KeptValues):
+            self._latest["genes"].forget()
+            genes = genes.without_rows()
+        for group, labels in groups:
+            if isinstance(labels, Failure):
+                flight.put([Outcome(unit, labels) for unit in group])
+                continue
+            yield from flight.beyond(self._at_once(group, genes) - 1)
+            make = partial(self._alike, group, labels, genes, values)
+            flight.make(make, of=group[0].keys["values"], n_bytes=size)
 
     @property
     def _room(self) -> int:
@@ -216,9 +219,9 @@ class Engine:
         if any(labels is None for labels in found):  # not known before the genes are
             return np.arange(len(samples))
         placed = [
-            (unit, labels) for unit, labels in zip(units, found, strict=True) if isinstance(labels, dict)
+            ([unit], labels) for unit, labels in zip(units, found, strict=True) if isinstance(labels, dict)
         ]
-        needed = _needed(samples, [unit for unit, _ in placed], [labels for _, labels in placed])
+        needed = _needed(samples, placed)
         own = {donor: table.index.to_numpy() for donor, table in samples.groupby("donor", sort=False)}
         return np.sort(np.concatenate([own[donor][left] for donor, left in needed.items()] or [np.arange(0)]))
 
@@ -252,50 +255,46 @@ class Engine:
                 self._labels[key] = _attempt(label_samples, samples, unit.atlas, unit.pipeline)
         return self._labels[key]
 
-    def _values(self, genes: Genes, groups: list[list[PlannedUnit]], labels: list[Labels]) -> Values:
+    def _values(
+        self, first: PlannedUnit, genes: Genes, needed: dict[str, NDArray[np.integer]], n_groups: int
+    ) -> Values:
         """The values of all samples that a group needs; kept if several groups do, or if they are large."""
-        first = groups[0][0]
         fresh = FreshValues(self._source_of(first), genes, first.pipeline)
-        needed = _needed(genes.samples, [group[0] for group in groups], labels)
-        size = 8 * len(genes.selection.genes) * sum(map(len, needed.values()))
         taken = genes.selection.kept.nbytes if genes.selection.kept else 0
-        crowded = self._scratch is not None and size > self._room - taken
-        if len(groups) == 1 and not crowded and not self._in_memory:
+        crowded = self._scratch is not None and _size(genes, needed) > self._room - taken
+        if not n_groups or (n_groups == 1 and not crowded and not self._in_memory):
             return fresh
         with self._made("values"):
             keep = self._scratch.keep if self._scratch is not None and crowded else None
             return KeptValues(_persisted(fresh, needed, keep), needed)
 
-    def _at_once(self, groups: list[_Group], genes: Genes) -> int:
-        """How many groups are made together, so that workers need not wait for the last block of each."""
-        if self._resources.workers == 1:
-            return 1
-        n_regions = max(len(units[0].atlas.regions) for units, _ in groups)
-        size = 8 * n_regions * len(genes.selection.genes) * max(len(units) for units, _ in groups)
-        return max(1, min(GROUPS_AT_ONCE, self._room // (ROOM_FOR_TABLES * size)))
+    def _at_once(self, units: list[PlannedUnit], genes: Genes) -> int:
+        """How many groups like this are made together: one more than workers, which its end would idle."""
+        workers = self._resources.workers
+        size = 8 * len(units[0].atlas.regions) * len(genes.selection.genes) * len(units)
+        return 1 if workers == 1 else max(1, min(workers + 1, self._room // (ROOM_FOR_TABLES * size)))
 
-    def _alike(self, groups: list[_Group], genes: Genes, values: Values) -> Iterator[Outcome]:
-        """Groups of units that share all but how samples become regions."""
-        with self._made("normalisation", len(groups)):
-            planned = [self._planned(units, labels, genes, values) for units, labels in groups]
-            made = iter(compute(*(lazy for lazy in planned if not isinstance(lazy, Failure))))
-        for (units, _), lazy in zip(groups, planned, strict=True):
-            found = [lazy] * len(units) if isinstance(lazy, Failure) else next(made)
-            for unit, tables in zip(units, found, strict=True):
-                yield Outcome(unit, tables)
-
-    def _planned(self, units: list[PlannedUnit], labels: Labels, genes: Genes, values: Values) -> Any:
+    def _alike(self, units: list[PlannedUnit], labels: Labels, genes: Genes, values: Values) -> _Outcomes:
         pipelines = [unit.pipeline for unit in units]
-        return _attempt(lazy_tables, genes, values, units[0].atlas, pipelines, labels, donors=self._donors)
+        with self.timings.of("normalisation"):
+            lazy = _attempt(
+                lazy_tables, genes, values, units[0].atlas, pipelines, labels, donors=self._donors
+            )
+            found = [lazy] * len(units) if isinstance(lazy, Failure) else compute(lazy)[0]
+        return [Outcome(unit, tables) for unit, tables in zip(units, found, strict=True)]
 
     @contextmanager
-    def _made(self, kind: str, number: int = 1) -> Iterator[None]:
-        with self.timings.of(kind, number):
+    def _made(self, kind: str) -> Iterator[None]:
+        with self.timings.of(kind):
             yield
-        if self._progress:
-            made = self.timings.counts[kind]
-            for count in range(made - number + 1, made + 1):
-                self._progress(kind, count, self._totals.get(kind))
+        self._tell(kind)
+
+    def _tell(self, kind: str) -> None:
+        """Tell of each stage of a kind that was made since."""
+        while self._told[kind] < self.timings.counts[kind]:
+            self._told[kind] += 1
+            if self._progress:
+                self._progress(kind, self._told[kind], self._totals.get(kind))
 
 
 def _sharing(units: Sequence[PlannedUnit], kind: str) -> list[list[PlannedUnit]]:
@@ -310,15 +309,18 @@ def _attempt(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return failure
 
 
-def _needed(
-    prepared: pd.DataFrame, units: Sequence[PlannedUnit], labels: list[Labels]
-) -> dict[str, NDArray[np.integer]]:
-    """Donor -> the positions of its samples that one of the units needs, ascending."""
+def _needed(prepared: pd.DataFrame, groups: Sequence[_Group]) -> dict[str, NDArray[np.integer]]:
+    """Donor -> the positions of its samples that one of the groups needs, ascending."""
     needed: dict[str, list[NDArray[np.integer]]] = defaultdict(list)
-    for unit, found in zip(units, labels, strict=True):
-        for part in parts_of(prepared, found, unit.pipeline):
+    for units, labels in groups:
+        for part in parts_of(prepared, labels, units[0].pipeline):
             needed[part.donor].append(part.left)
     return {donor: np.unique(np.concatenate(lefts)) for donor, lefts in needed.items()}
+
+
+def _size(genes: Genes, needed: dict[str, NDArray[np.integer]]) -> int:
+    """Bytes of the values of these samples."""
+    return 8 * len(genes.selection.genes) * sum(map(len, needed.values()))
 
 
 def _persisted(

@@ -65,7 +65,12 @@ def scheduled(
     if scheduler is None:
         # The workers are threads already: BLAS with threads of its own would have them wait for each other.
         # Dask's scheduler itself, not its name, for which Dask would import distributed: 0.1 s.
-        with dask.config.set(scheduler=dask.threaded.get, num_workers=workers), threadpool_limits(1, "blas"):
+        # One pool: dask would start one more for each thread that computes something.
+        with (
+            ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool,
+            dask.config.set(scheduler=dask.threaded.get, num_workers=workers, pool=pool),
+            threadpool_limits(1, "blas"),
+        ):
             yield True
         return
     with _unlogged(), ExitStack() as stack:
