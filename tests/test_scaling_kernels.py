@@ -12,7 +12,7 @@ from transforms import compiled
 from transforms.aggregate import METRICS
 from transforms.exponential import LARGEST, LEAST, exponential
 from transforms.lanes import lane_sum
-from transforms.scaled import Scaled
+from transforms.scaled import Groups, Scaled
 from transforms.scaling import FITS, Scaling, linear, logistic, mean_and_std
 from transforms.values import fit_columns
 
@@ -104,7 +104,7 @@ def scaled(draw: st.DrawFn, numbers: st.SearchStrategy[float]) -> tuple[Scaled, 
     if not members:
         members = [np.arange(len(columns))]
     region = draw(arrays.arrays(np.intp, len(columns), elements=st.integers(-1, 3)))
-    return Scaled(values, columns, FITS[draw(st.sampled_from([*FITS]))], members), region
+    return Scaled(values, Groups(columns, members), FITS[draw(st.sampled_from([*FITS]))]), region
 
 
 def regions(values: Scaled | np.ndarray, region: np.ndarray, metric: str) -> np.ndarray:
@@ -117,9 +117,9 @@ def regions(values: Scaled | np.ndarray, region: np.ndarray, metric: str) -> np.
 @ANY
 def test_regions_of_scaled_values_by_kernels_and_without(metric, drawn):
     values, region = drawn
-    fresh = [Scaled(values.values, values.columns, values.fit, values.members) for _ in range(2)]
+    fresh = [Scaled(values.values, values.groups, values.fit) for _ in range(2)]
     same_bits(lambda: regions(fresh.pop(), region, metric))
-    fresh = [Scaled(values.values, values.columns, values.fit, values.members) for _ in range(2)]
+    fresh = [Scaled(values.values, values.groups, values.fit) for _ in range(2)]
     same_bits(lambda: fresh.pop().array)
 
 
@@ -130,8 +130,10 @@ def test_scaled_values_are_each_group_scaled_by_itself(metric, drawn):
     values, region = drawn
     expected = np.full(values.shape, np.nan)
     with np.errstate(all="ignore"):
-        for members in values.members:
-            own = values.values.take(values.columns[members], axis=1)  # row by row, as sums depend on it
+        for members in values.groups.members:
+            own = values.values.take(
+                values.groups.columns[members], axis=1
+            )  # row by row, as sums depend on it
             expected[:, members] = values.fit(own)(own)
     np.testing.assert_array_equal(values.array, expected)
     taken = np.arange(len(region))[::-2]

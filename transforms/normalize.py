@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from transforms import compiled
 from transforms.blocks import take_columns
 from transforms.errors import ChoiceError
-from transforms.scaled import Scaled, as_array
+from transforms.scaled import Groups, Scaled, as_array
 from transforms.scaling import (
     FITS,
     HAZEN,
@@ -389,29 +389,30 @@ def normalize_within(
     ChoiceError
         As `normalize`.
     """
-    return as_array(scaled_within(values, method, groups, quantiles=quantiles))
+    samples = Groups.of(np.arange(values.shape[1]), groups)
+    return as_array(scaled_within(values, method, samples, quantiles=quantiles))
 
 
 def scaled_within(
     values: FloatArray,
     method: str | None,
-    groups: NDArray[Any] | None = None,
+    groups: Groups,
     *,
     quantiles: str = "linear",
-    columns: NDArray[np.integer] | None = None,
+    order: NDArray[np.uint16] | None = None,
 ) -> FloatArray | Scaled:
     """`normalize_within` of some columns, by methods that allow it not before samples are asked for.
 
-    Parameters are those of `normalize_within`, but for ``columns`` (sample,) int: which of the values, (gene,
-    column), the samples are; all of them if left out. Gives a `Scaled`, or a (gene, sample) float64 array.
+    Parameters are those of `normalize_within`, but for ``groups``, which also tells which of the values,
+    (gene, column), the samples are; and ``order``, in which they ascend, where it is known. Gives a `Scaled`,
+    or a (gene, sample) float64 array.
     """
     if quantiles == "linear" and method is not None and canonical_name(method) in FITS and values.size:
-        own = np.arange(values.shape[1]) if columns is None else columns
-        return _lazily(values, FITS[canonical_name(method)], own, groups)
-    values = values if columns is None else take_columns(values, columns)
+        return _lazily(values, FITS[canonical_name(method)], groups, order)
+    values = take_columns(values, groups.at)
     if method is None or not values.size:
         return normalize(values, method, quantiles=quantiles)
-    members = _members(_missing_samples(values), groups)
+    members = groups.without(_missing_samples(values)).members
     if len(members) == 1 and len(members[0]) == values.shape[1]:
         return normalize(values, method, quantiles=quantiles)
     result = np.full(values.shape, np.nan)
@@ -422,27 +423,20 @@ def scaled_within(
     return result
 
 
-def _members(missing: NDArray[np.bool_], groups: NDArray[Any] | None) -> list[NDArray[np.intp]]:
-    """The samples of each group, without those that are missing in every gene."""
-    classes = np.full(len(missing), "all") if groups is None else np.asarray(groups)
-    names = np.unique(classes[~missing])
-    return [np.flatnonzero((classes == name) & ~missing) for name in names[names != ""]]
-
-
 def _lazily(
     values: FloatArray,
     fit: Callable[[FloatArray], Scaling],
-    columns: NDArray[np.integer],
-    groups: NDArray[Any] | None,
+    groups: Groups,
+    order: NDArray[np.uint16] | None,
 ) -> FloatArray | Scaled:
-    missing = np.zeros(len(columns), dtype=np.bool_)
-    if np.isnan(values[0, columns]).any():
-        missing = _missing_samples(take_columns(values, columns))
-    members = _members(missing, groups)
-    return Scaled(values, columns, fit, members) if members else np.full((len(values), len(columns)), np.nan)
+    if np.isnan(values[0, groups.at]).any():
+        groups = groups.without(_missing_samples(take_columns(values, groups.at)))
+    if not groups.members:
+        return np.full((len(values), len(groups.columns)), np.nan)
+    return Scaled(values, groups, fit, order)
 
 
-def _put_columns(values: FloatArray, columns: NDArray[np.intp], out: FloatArray) -> None:
+def _put_columns(values: FloatArray, columns: NDArray[np.integer], out: FloatArray) -> None:
     if compiled.kernels is None:
         out[:, columns] = values
     else:

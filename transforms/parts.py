@@ -21,8 +21,10 @@ from transforms.normalize import (
     scaled_within,
 )
 from transforms.pipeline import Pipeline
+from transforms.ranks import Ranked
 from transforms.region_sets import REGION_SETS
-from transforms.scaled import Scaled, as_array
+from transforms.scaled import Groups, Scaled, as_array
+from transforms.scaling import FITS, FITS_TO_SORTED
 from transforms.tasks import task
 from transforms.values import Values
 
@@ -30,17 +32,29 @@ Floats = NDArray[np.float64]
 
 
 class Taken(NamedTuple):
-    """Some columns of a matrix.
+    """Some samples of a matrix.
 
     Attributes
     ----------
     values : (gene, column) float64 array
-    columns : (left,) int array or None
-        None for all of them.
+    groups : Groups
+        Which columns they are, and which of them are normalised together.
+    order : (gene, column) uint16 array or None
+        In which the values ascend, where it is known.
     """
 
     values: Floats
-    columns: NDArray[np.integer] | None
+    groups: Groups
+    order: NDArray[np.uint16] | None = None
+
+    @property
+    def array(self) -> Floats:
+        """The values of the samples, (gene, left)."""
+        return take_columns(self.values, self.groups.at)
+
+    def alone(self) -> "Taken":
+        """The same samples, in a matrix that has no others."""
+        return Taken(self.array, self.groups.alone)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +106,7 @@ class GeneNormalization:
         First take off what donors differ in, as ``batch`` does.
     rescales : bool
         False leaves the values as they are, but for those of genes that the method cannot normalise: NaN.
-    groups : dict of str to (left,) array
+    classes : dict of str to (left,) array
         Donor -> the structure class of each sample, where these are normalised apart.
     """
 
@@ -100,7 +114,7 @@ class GeneNormalization:
     quantiles: str
     removes_donors: bool
     rescales: bool
-    groups: dict[str, NDArray[np.object_]]
+    classes: dict[str, NDArray[np.object_]]
 
     @classmethod
     def of(cls, pipeline: Pipeline, parts: list[Part]) -> "GeneNormalization":
@@ -120,36 +134,40 @@ class GeneNormalization:
             quantiles=pipeline.quantiles,
             removes_donors=removes_donors,
             rescales=pipeline.do_normalise,
-            groups={p.donor: p.samples["structure"].to_numpy(object) for p in parts} if apart else {},
+            classes={p.donor: p.samples["structure"].to_numpy(object) for p in parts} if apart else {},
         )
 
     def __call__(self, values: dict[str, Taken]) -> dict[str, Floats | Scaled]:
         """Donor -> values of some genes, and which of their columns are left, to (gene, left) normalised."""
         effects = self._effects(values)
-        return {donor: self._normalized(donor, taken, effects.get(donor)) for donor, taken in values.items()}
+        return {donor: self._normalized(taken, effects.get(donor)) for donor, taken in values.items()}
 
     def _effects(self, values: dict[str, Taken]) -> dict[str, Floats]:
         """What ``batch`` takes off each gene: a linear model of the donors comes down to their means."""
         if not self.removes_donors:
             return {}
-        taken = {donor: _taken(own) for donor, own in values.items()}
+        taken = {donor: own.array for donor, own in values.items()}
         return donor_effects({donor: donor_means(own) for donor, own in taken.items() if own.shape[1]})
 
-    def _normalized(self, donor: str, taken: Taken, effect: Floats | None) -> Floats | Scaled:
+    def _normalized(self, taken: Taken, effect: Floats | None) -> Floats | Scaled:
         if effect is not None or self.method is None or not self.rescales:
-            taken = Taken(_taken(taken), None)
-        values, columns = taken
+            taken = taken.alone()
+        values, groups, order = taken
         if effect is not None:
             values = values - effect[:, np.newaxis]
         if self.method is None or not values.shape[1]:
             return values
-        normalized = scaled_within(
-            values, self.method, self.groups.get(donor), quantiles=self.quantiles, columns=columns
-        )
+        normalized = scaled_within(values, self.method, groups, quantiles=self.quantiles, order=order)
         if self.rescales:
             return normalized
         undefined = np.isnan(as_array(normalized)).any(axis=1, keepdims=True)
         return np.where(undefined, np.nan, values)
+
+
+def is_by_order(pipeline: Pipeline) -> bool:
+    """Whether genes are normalised by what the order of their samples tells, see `transforms.ranks`."""
+    name = pipeline.gene_norm
+    return pipeline.quantiles == "linear" and name in FITS and FITS[name] in FITS_TO_SORTED
 
 
 def normalized_blocks(values: Values, parts: list[Part], normalization: GeneNormalization) -> list[Any]:
@@ -160,30 +178,32 @@ def normalized_blocks(values: Values, parts: list[Part], normalization: GeneNorm
     list of dask.delayed.Delayed
     """
     found = [values.blocks(part.donor, part.left) for part in parts]
-    taken = {part.donor: columns for part, (_, columns) in zip(parts, found, strict=True)}
-    work = partial(_normalized_block, taken=taken, normalization=normalization)
+    groups = {
+        part.donor: Groups.of(
+            np.arange(len(part.left)) if columns is None else columns, normalization.classes.get(part.donor)
+        )
+        for part, (_, columns) in zip(parts, found, strict=True)
+    }
+    work = partial(_normalized_block, groups=groups, normalization=normalization)
     return [task(work, block) for block in zip(*(blocks for blocks, _ in found), strict=True)]
 
 
 def _normalized_block(
-    values: list[Floats],
-    taken: dict[str, NDArray[np.integer] | None],
-    normalization: GeneNormalization,
+    values: list[Any], groups: dict[str, Groups], normalization: GeneNormalization
 ) -> dict[str, Floats | Scaled]:
     return normalization(
-        {donor: _opened(own, columns) for (donor, columns), own in zip(taken.items(), values, strict=True)}
+        {donor: _opened(own, taken) for (donor, taken), own in zip(groups.items(), values, strict=True)}
     )
 
 
-def _opened(block: Any, columns: NDArray[np.integer] | None) -> Taken:
-    """A block as an array; what is not one is read, or made, for these columns alone."""
+def _opened(block: Any, groups: Groups) -> Taken:
+    """A block as an array; what is not one is read, or made, for these samples alone."""
+    if isinstance(block, Ranked):
+        return Taken(block.values, groups, block.order)
     if isinstance(block, np.ndarray):
-        return Taken(block, columns)
-    return Taken(block[:] if columns is None else take_columns(block, columns), None)
-
-
-def _taken(taken: Taken) -> Floats:
-    return taken.values if taken.columns is None else take_columns(taken.values, taken.columns)
+        return Taken(block, groups)
+    is_whole = isinstance(groups.at, slice) and groups.at == slice(0, block.shape[1])
+    return Taken(block[:] if is_whole else take_columns(block, groups.at), groups.alone)
 
 
 def label_samples(

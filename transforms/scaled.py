@@ -7,14 +7,15 @@ regions matter for what a gene is normalised by, not for what comes of it. So th
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transforms import compiled
 from transforms.blocks import as_slice, take_columns
-from transforms.scaling import Scaling, linear, undefined_is_nan
+from transforms.ranks import pick
+from transforms.scaling import FITS_TO_SORTED, Scaling, linear, robust_places, undefined_is_nan
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.integer]
@@ -25,6 +26,77 @@ LINEAR, LOGISTIC, SCALED_LOGISTIC, AS_THEY_ARE = range(4)  # as the kernels numb
 # Values fitted to, and scaled, before the next ones are: 2 MiB, which stays in a core's cache in between.
 VALUES_AT_ONCE = 2**18
 
+WALKED = 4  # samples along which a gene's order is walked in the time in which one is sorted
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which samples each gene is scaled over, group by group: the same for every block of a donor's genes.
+
+    Attributes
+    ----------
+    columns : (sample,) int array
+        Which columns of a matrix the samples are.
+    members : sequence of (member,) int array
+        The samples of each group; one that is in no group is left without a value.
+    """
+
+    columns: Positions
+    members: Sequence[Positions]
+    _orders: dict[bytes, "_Order"] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, columns: Positions, classes: NDArray[Any] | None = None) -> "Groups":
+        """All samples as one group, or those of each class by themselves; the class ``""`` is none."""
+        if classes is None:
+            return cls(columns, [np.arange(len(columns))] if len(columns) else [])
+        names = np.unique(np.asarray(classes))
+        return cls(columns, [np.flatnonzero(classes == name) for name in names[names != ""]])
+
+    def without(self, missing: NDArray[np.bool_]) -> "Groups":
+        """The same without some samples, and without groups of which none is left."""
+        if not missing.any():
+            return self
+        left = [members[~missing[members]] for members in self.members]
+        return Groups(self.columns, [members for members in left if len(members)])
+
+    @cached_property
+    def alone(self) -> "Groups":
+        """The same of a matrix that has these samples only, in their order."""
+        return Groups(np.arange(len(self.columns)), self.members)
+
+    @cached_property
+    def at(self) -> Positions | slice:
+        """The columns, as a slice where they follow each other."""
+        return as_slice(self.columns)
+
+    @cached_property
+    def own_columns(self) -> list[Positions | slice]:
+        """The columns of each group."""
+        return [as_slice(self.columns[members]) for members in self.members]
+
+    @cached_property
+    def _group(self) -> Positions:
+        """The group of each sample, -1 for none."""
+        group = np.full(len(self.columns), -1)
+        for number, members in enumerate(self.members):
+            group[members] = number
+        return group
+
+    def ordered(self, samples: Positions) -> "_Order":
+        """Some samples, group by group; looked up where they were asked for before."""
+        key = samples.tobytes()
+        if key not in self._orders:
+            self._orders[key] = self._ordered(samples)
+        return self._orders[key]
+
+    def _ordered(self, samples: Positions) -> "_Order":
+        group = self._group[samples]
+        places = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :].astype(np.intp, copy=False)
+        sizes = np.bincount(group[places], minlength=len(self.members))
+        starts = np.append(0, np.cumsum(sizes)).astype(np.intp)
+        return _Order(self.columns[samples[places]].astype(np.intp, copy=False), places, starts)
+
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
@@ -33,24 +105,23 @@ class Scaled:
     Attributes
     ----------
     values : (gene, column) float64 array
-    columns : (sample,) int array
-        Which of them the samples are.
+    groups : Groups
     fit : callable
         Of `transforms.scaling.FITS`.
-    members : sequence of (member,) int array
-        The samples of each group; one that is in no group is left without a value.
+    order : (gene, column) uint16 array or None
+        In which the values ascend, see `transforms.ranks`: nothing is sorted then.
     """
 
     values: Floats
-    columns: Positions
+    groups: Groups
     fit: Fit
-    members: Sequence[Positions]
+    order: NDArray[np.uint16] | None = None
     _fitted: dict[int, list[Scaling]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
         """How many genes and samples there are."""
-        return len(self.values), len(self.columns)
+        return len(self.values), len(self.groups.columns)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -62,7 +133,7 @@ class Scaled:
 
     def take(self, samples: Positions, axis: int = 1) -> Floats:  # noqa: ARG002 - as that of arrays
         """Some samples, scaled: (gene, taken) float64; NaN for those of no group."""
-        order = self._ordered(samples)
+        order = self.groups.ordered(samples)
         taken = np.full((len(self), len(samples)), np.nan)
         for genes, scalings in self._blocks():
             if compiled.scaling is not None and self._is_for_kernels:
@@ -70,7 +141,7 @@ class Scaled:
                 compiled.scaling.scaled_columns(self.values[genes], *scaled, *order, taken[genes])
                 continue
             for places, scaling in zip(order.of_groups(), scalings, strict=True):
-                own = self.columns[samples[places]]
+                own = self.groups.columns[samples[places]]
                 taken[genes, places] = scaling(self.values[genes].take(own, axis=1))
         return taken
 
@@ -81,7 +152,7 @@ class Scaled:
         """
         if compiled.scaling is None or not self._is_for_kernels:
             return None
-        order, table = self._ordered(samples), np.empty((len(self), len(starts) - 1))
+        order, table = self.groups.ordered(samples), np.empty((len(self), len(starts) - 1))
         for genes, scalings in self._blocks():
             scaled = _parameters(scalings)
             compiled.scaling.regions_of_scaled(
@@ -91,13 +162,20 @@ class Scaled:
 
     def _blocks(self) -> Iterator[tuple[slice, list[Scaling]]]:
         """Some genes after the other, and the scaling of each group, fitted when it is first asked for."""
-        size = max(1, VALUES_AT_ONCE // len(self.columns))
+        size = max(1, VALUES_AT_ONCE // self.values.shape[1])
         for first in range(0, len(self), size):
             genes = slice(first, first + size)
             if first not in self._fitted:
-                values = self.values[genes]
-                self._fitted[first] = [self.fit(self._chosen(values, own)) for own in self._group_columns]
+                self._fitted[first] = [self._fit(genes, columns) for columns in self.groups.own_columns]
             yield genes, self._fitted[first]
+
+    def _fit(self, genes: slice, columns: Positions | slice) -> Scaling:
+        """A group's scaling of some genes; by their order where it is known and much of it is the group's."""
+        values, fit_to_sorted = self.values[genes], FITS_TO_SORTED.get(self.fit)
+        count = columns.stop - columns.start if isinstance(columns, slice) else len(columns)
+        if self.order is None or fit_to_sorted is None or WALKED * count < values.shape[1]:
+            return self.fit(self._chosen(values, columns))
+        return fit_to_sorted(pick(values, self.order[genes], columns, robust_places(count)))
 
     def _chosen(self, values: Floats, columns: Positions | slice) -> Floats:
         """Columns as a matrix of their own; by a kernel in half of NumPy's time."""
@@ -108,27 +186,8 @@ class Scaled:
         return chosen
 
     @cached_property
-    def _group_columns(self) -> list[Positions | slice]:
-        return [as_slice(self.columns[members]) for members in self.members]
-
-    @cached_property
-    def _group(self) -> Positions:
-        """The group of each sample, -1 for none."""
-        group = np.full(len(self.columns), -1)
-        for number, members in enumerate(self.members):
-            group[members] = number
-        return group
-
-    @cached_property
     def _is_for_kernels(self) -> bool:
         return self.values.dtype == np.float64 and self.values.flags.c_contiguous
-
-    def _ordered(self, samples: Positions) -> "_Order":
-        group = self._group[samples]
-        places = np.argsort(group, kind="stable")[np.count_nonzero(group < 0) :].astype(np.intp, copy=False)
-        sizes = np.bincount(group[places], minlength=len(self.members))
-        starts = np.append(0, np.cumsum(sizes)).astype(np.intp)
-        return _Order(self.columns[samples[places]].astype(np.intp, copy=False), places, starts)
 
 
 class _Order(NamedTuple):

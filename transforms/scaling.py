@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from transforms import compiled
 from transforms.exponential import exponential
 from transforms.lanes import lane_sum
+from transforms.ranks import Picked
 
 FloatArray = NDArray[np.float64]
+Sorted = FloatArray | Picked
+"""Sorted vectors along the last axis, or those places of them that are looked at."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -36,6 +39,7 @@ QUANTILES = {
     "hazen": Quantiles(position=lambda n, q: n * q - 0.5, normal_iqr=1.35),
 }
 LINEAR, HAZEN = QUANTILES["linear"], QUANTILES["hazen"]
+QUARTILES = (0.25, 0.75)
 
 
 def undefined_is_nan(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -59,27 +63,39 @@ def ordered_values(values: FloatArray) -> FloatArray:
     return ordered
 
 
-def quantile(ordered: FloatArray, q: float, quantiles: Quantiles) -> FloatArray:
+def quantile(ordered: Sorted, q: float, quantiles: Quantiles) -> FloatArray:
     """Quantile q of sorted vectors; from the nearer end, as numpy, so that linear ones equal its last bit."""
-    last = ordered.shape[-1] - 1
-    position = min(max(quantiles.position(last + 1, q), 0.0), float(last))
-    below = int(position)
-    share = position - below
-    low, high = ordered[..., below], ordered[..., min(below + 1, last)]
+    below, above, share = _place(ordered.shape[-1], q, quantiles)
+    low, high = ordered[..., below], ordered[..., above]
     result: FloatArray = low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
     return result
 
 
-def median(ordered: FloatArray) -> FloatArray:
+def _place(count: int, q: float, quantiles: Quantiles) -> tuple[int, int, float]:
+    """The sorted values that quantile q lies between, and how far from the lower to the higher one."""
+    last = count - 1
+    position = min(max(quantiles.position(count, q), 0.0), float(last))
+    below = int(position)
+    return below, min(below + 1, last), position - below
+
+
+def median(ordered: Sorted) -> FloatArray:
     """Median of sorted vectors."""
     count = ordered.shape[-1]
     middle: FloatArray = ordered[..., (count - 1) // 2 : count // 2 + 1].mean(axis=-1)
     return middle
 
 
-def median_and_scale(ordered: FloatArray, quantiles: Quantiles) -> tuple[FloatArray, FloatArray]:
+def robust_places(count: int, quantiles: Quantiles = LINEAR) -> list[int]:
+    """What of sorted vectors the robust sigmoids look at: their ends, and around the median and quartiles."""
+    quartiles = [place for q in QUARTILES for place in _place(count, q, quantiles)[:2]]
+    return [0, count - 1, (count - 1) // 2, count // 2, *quartiles]
+
+
+def median_and_scale(ordered: Sorted, quantiles: Quantiles) -> tuple[FloatArray, FloatArray]:
     """Median, and interquartile range in standard deviations, of each sorted vector."""
-    width = quantile(ordered, 0.75, quantiles) - quantile(ordered, 0.25, quantiles)
+    first, third = (quantile(ordered, q, quantiles) for q in QUARTILES)
+    width = third - first
     return median(ordered)[..., None], (width / quantiles.normal_iqr)[..., None]
 
 
@@ -264,14 +280,39 @@ def fit_scaled_sigmoid(values: FloatArray) -> Scaling:
 
 def fit_robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> Scaling:
     """1 / (1 + exp(-(x - median) / scale)) with scale = IQR / `Quantiles.normal_iqr`."""
-    return Scaling(logistic, *median_and_scale(ordered_values(values), quantiles))
+    return robust_sigmoid_of(ordered_values(values), quantiles)
 
 
 def fit_scaled_robust_sigmoid(values: FloatArray, quantiles: Quantiles = LINEAR) -> Scaling:
     """`fit_robust_sigmoid`, then to 0 .. 1; one sort gives all that is needed."""
-    ordered = ordered_values(values)
+    return scaled_robust_sigmoid_of(ordered_values(values), quantiles)
+
+
+def robust_sigmoid_of(ordered: Sorted, quantiles: Quantiles = LINEAR) -> Scaling:
+    """`fit_robust_sigmoid` to sorted vectors."""
+    return _fitted_in_c(ordered, quantiles, 2) or Scaling(logistic, *median_and_scale(ordered, quantiles))
+
+
+def scaled_robust_sigmoid_of(ordered: Sorted, quantiles: Quantiles = LINEAR) -> Scaling:
+    """`fit_scaled_robust_sigmoid` to sorted vectors."""
+    scaling = _fitted_in_c(ordered, quantiles, 4)
+    if scaling is not None:
+        return scaling
     scaling = Scaling(logistic, *median_and_scale(ordered, quantiles))
     return _to_unit_range(scaling, ordered[..., :1].copy(), ordered[..., -1:].copy())
+
+
+def _fitted_in_c(ordered: Sorted, quantiles: Quantiles, n_numbers: int) -> Scaling | None:
+    """A robust sigmoid's first numbers: median, scale, low and width; None where the kernel does not fit."""
+    values, count = ordered.values if isinstance(ordered, Picked) else ordered, ordered.shape[-1]
+    if compiled.scaling is None or not values.size or not _is_matrix(values):
+        return None
+    places = np.array(robust_places(count, quantiles), dtype=np.intp)
+    shares = np.array([_place(count, q, quantiles)[2] for q in QUARTILES])
+    fitted = np.empty((n_numbers, len(values), 1))
+    columns = ordered.columns_of(places) if isinstance(ordered, Picked) else places
+    compiled.scaling.robust_sigmoid(values, columns, shares, quantiles.normal_iqr, fitted)
+    return Scaling(logistic, *fitted)
 
 
 @undefined_is_nan
@@ -296,3 +337,9 @@ FITS: dict[str, Callable[[FloatArray], Scaling]] = {
     "scaled_robust_sigmoid": fit_scaled_robust_sigmoid,
 }
 """abagen's methods that are one function of a value, with linear quantiles."""
+
+FITS_TO_SORTED: dict[Callable[[FloatArray], Scaling], Callable[[Sorted], Scaling]] = {
+    fit_robust_sigmoid: robust_sigmoid_of,
+    fit_scaled_robust_sigmoid: scaled_robust_sigmoid_of,
+}
+"""Those of `FITS` that sort vectors, and what they do then, looking at `robust_places` only."""

@@ -246,6 +246,12 @@ class ScaledLater:
     block: Any
     scaling: Scaling
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the block."""
+        n_genes, n_samples = self.block.shape
+        return n_genes, n_samples
+
     def __getitem__(self, key: Any) -> Floats:
         """``[:]`` or ``[:, columns]``."""
         if key == slice(None):
