@@ -21,7 +21,7 @@ from dask.base import compute, persist
 from numpy.typing import NDArray
 
 from lake.in_flight import InFlight
-from lake.plan import Plan, PlannedUnit
+from lake.plan import USES_FOR_AN_ORDER, VALUES_FOR_AN_ORDER, Plan, PlannedUnit
 from lake.resources import Resources
 from lake.scratch import Scratch
 from lake.sources import source_for
@@ -29,9 +29,7 @@ from lake.store import Lake
 from lake.timings import Timings
 from transforms.errors import AtlasError, ChoiceError
 from transforms.parts import is_by_order, label_samples, parts_of
-from transforms.ranks import ranked
 from transforms.regions import RegionTables, lazy_tables
-from transforms.tasks import task
 from transforms.values import FreshValues, KeptValues, Values, sample_blocks
 from transforms.workflow import Genes, Source, choose_genes, choose_samples, filtered_probes
 
@@ -41,8 +39,6 @@ Failure = ChoiceError | AtlasError
 _Group = tuple[list[PlannedUnit], Labels]
 """Units that share all but how samples become regions, and the region of each donor's samples."""
 
-GROUPS_FOR_AN_ORDER = 6  # from which on to put each gene's samples into order saves more time than it takes
-VALUES_FOR_AN_ORDER = 4  # that take as much memory as the places of as many samples
 ROOM_FOR_TABLES = 16  # of the tables of a group, and of what becomes of them until they are written
 
 
@@ -181,6 +177,9 @@ class Engine:
         if is_last and isinstance(values, KeptValues):
             self._latest["genes"].forget()
             genes = genes.without_rows()
+        if isinstance(values, KeptValues) and self._pays_to_order(placed, size):
+            with self.timings.of("values", made=0):
+                values = values.in_order()
         for group, labels in groups:
             if isinstance(labels, Failure):
                 flight.put([Outcome(unit, labels) for unit in group])
@@ -264,16 +263,18 @@ class Engine:
     ) -> Values:
         """The values of all samples that a group needs; kept if several groups do, or if they are large."""
         fresh = FreshValues(self._source_of(first), genes, first.pipeline)
-        size, taken = _size(genes, needed), genes.selection.kept.nbytes if genes.selection.kept else 0
-        room = self._room - taken
-        crowded = self._scratch is not None and size > room
+        taken = genes.selection.kept.nbytes if genes.selection.kept else 0
+        crowded = self._scratch is not None and _size(genes, needed) > self._room - taken
         if not groups or (len(groups) == 1 and not crowded and not self._in_memory):
             return fresh
-        n_by_order = sum(is_by_order(units[0].pipeline) for units, _ in groups)
-        with_order = n_by_order >= GROUPS_FOR_AN_ORDER and size + size // VALUES_FOR_AN_ORDER <= room
         with self._made("values"):
             keep = self._scratch.keep if self._scratch is not None and crowded else None
-            return KeptValues(_persisted(fresh, needed, keep, with_order=with_order), needed)
+            return KeptValues(_persisted(fresh, needed, keep), needed)
+
+    def _pays_to_order(self, groups: list[_Group], size: int) -> bool:
+        """Whether many groups sort these values, and there is room for their order."""
+        n_by_order = sum(is_by_order(units[0].pipeline) for units, _ in groups)
+        return n_by_order >= USES_FOR_AN_ORDER and size + size // VALUES_FOR_AN_ORDER <= self._room
 
     def _at_once(self, units: list[PlannedUnit], genes: Genes) -> int:
         """How many groups like this are made together: one more than workers, which its end would idle."""
@@ -331,19 +332,13 @@ def _size(genes: Genes, needed: dict[str, NDArray[np.integer]]) -> int:
 
 
 def _persisted(
-    fresh: FreshValues,
-    needed: dict[str, NDArray[np.integer]],
-    keep: Callable[..., Any] | None,
-    *,
-    with_order: bool,
+    fresh: FreshValues, needed: dict[str, NDArray[np.integer]], keep: Callable[..., Any] | None
 ) -> dict[str, list[Any]]:
     """Donor -> its blocks, made now. To scratch they go one donor after the other."""
     lazy = {
         donor: sample_blocks(fresh.source, fresh.genes, fresh.pipeline, donor, left, keep=keep)
         for donor, left in needed.items()
     }
-    if keep is not None:
-        return {donor: list(persist(*blocks)) for donor, blocks in lazy.items()}
-    if with_order:
-        lazy = {donor: [task(ranked, block) for block in blocks] for donor, blocks in lazy.items()}
-    return dict(zip(lazy, persist(*lazy.values()), strict=True))
+    if keep is None:
+        return dict(zip(lazy, persist(*lazy.values()), strict=True))
+    return {donor: list(persist(*blocks)) for donor, blocks in lazy.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lake.plan import KINDS, Plan
+from lake.plan import KINDS, VALUES_FOR_AN_ORDER, Plan
 from lake.resources import BASE_BYTES, WORKER_BYTES, Resources
 
 # Seconds of one core for a million values: 58,692 probes x 3,702 samples are 217 million.
@@ -99,6 +99,10 @@ def forecast(plan: Plan, todo: Plan, resources: Resources, *, n_probes: int, n_s
     matrices = MATRICES * n_probes * n_samples
     unpacked = matrices if todo.reads_often and resources.has_room_for_matrices(matrices) else 0
     spilled = kept if kept > resources.room - unpacked else 0
+    if unpacked and counts["values"] > 1:  # those of one pipeline, and of the next
+        kept *= 2
+    elif todo.orders_values:
+        kept += kept // VALUES_FOR_AN_ORDER
     return Forecast(
         n_pipelines=_n_different([unit.identity for unit in plan.units]),
         n_atlases=_n_different([unit.atlas.name for unit in plan.units]),

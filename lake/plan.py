@@ -17,6 +17,8 @@ from transforms.atlas_set import AnyAtlas, AtlasSet
 from transforms.pipeline import Pipeline
 
 GENES_FROM_MEMORY = 4  # stages from which it pays to have the matrices that they read in memory
+USES_FOR_AN_ORDER = 6  # of values, from which it pays to find the order of each gene's samples once
+VALUES_FOR_AN_ORDER = 4  # as many values take the memory that the order of as many samples takes
 
 
 class StageKind(NamedTuple):
@@ -134,6 +136,11 @@ class Plan:
     def reads_often(self) -> bool:
         """Whether so many stages read the store that to unpack its matrices once is worth their memory."""
         return self.counts().get("genes", 0) >= GENES_FROM_MEMORY
+
+    @property
+    def orders_values(self) -> bool:
+        """Whether so many stages stand on the same values that their order may be kept with them."""
+        return max(self.stages["values"].values(), default=0) >= USES_FOR_AN_ORDER
 
 
 def make_plan(pipelines: Iterable[Pipeline], atlases: Iterable[AnyAtlas], snapshot: str) -> Plan:

@@ -27,15 +27,15 @@ class Timings:
         self._lock = Lock()
 
     @contextmanager
-    def of(self, kind: str) -> Iterator[None]:
-        """Count and time a stage that is made in this block; from any thread."""
+    def of(self, kind: str, *, made: int = 1) -> Iterator[None]:
+        """Time a stage that is made in this block, and count it; from any thread."""
         self._change(kind, 1)
         try:
             yield
         finally:
-            self._change(kind, -1)
+            self._change(kind, -1, made)
 
-    def _change(self, kind: str, by: int) -> None:
+    def _change(self, kind: str, by: int, made: int = 0) -> None:
         with self._lock:
             now = time.perf_counter()
             kinds = +self._at_work
@@ -43,4 +43,4 @@ class Timings:
                 self.seconds[one] += (now - self._since) / len(kinds)
             self._since = now
             self._at_work[kind] += by
-            self.counts[kind] += by < 0
+            self.counts[kind] += made

@@ -374,10 +374,9 @@ def robust_sigmoid(
             scale = (
                 ahba_between(sorted_row[places[6]], sorted_row[places[7]], shares[1])
                 - ahba_between(sorted_row[places[4]], sorted_row[places[5]], shares[0])
+                + 0.0
             ) / normal_iqr
-            centre = sorted_row[places[2]]
-            if places[2] != places[3]:
-                centre = (centre + sorted_row[places[3]]) / 2.0
+            centre = (sorted_row[places[2]] + sorted_row[places[3]]) / 2.0 + 0.0
             fitted[0, row, 0] = centre
             fitted[1, row, 0] = scale
             if fitted.shape[0] > 2:

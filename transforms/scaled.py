@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from transforms import compiled
 from transforms.blocks import as_slice, take_columns
 from transforms.ranks import pick
-from transforms.scaling import FITS_TO_SORTED, Scaling, linear, robust_places, undefined_is_nan
+from transforms.scaling import (
+    FITS_TO_SORTED,
+    Scaling,
+    linear,
+    ordered_values,
+    robust_places,
+    undefined_is_nan,
+)
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.integer]
@@ -172,10 +179,13 @@ class Scaled:
     def _fit(self, genes: slice, columns: Positions | slice) -> Scaling:
         """A group's scaling of some genes; by their order where it is known and much of it is the group's."""
         values, fit_to_sorted = self.values[genes], FITS_TO_SORTED.get(self.fit)
-        count = columns.stop - columns.start if isinstance(columns, slice) else len(columns)
-        if self.order is None or fit_to_sorted is None or WALKED * count < values.shape[1]:
+        if fit_to_sorted is None:
             return self.fit(self._chosen(values, columns))
-        return fit_to_sorted(pick(values, self.order[genes], columns, robust_places(count)))
+        count = columns.stop - columns.start if isinstance(columns, slice) else len(columns)
+        if self.order is not None and WALKED * count >= values.shape[1]:
+            return fit_to_sorted(pick(values, self.order[genes], columns, robust_places(count)))
+        chosen = self._chosen(values, columns)
+        return fit_to_sorted(ordered_values(chosen, in_place=chosen.base is None))
 
     def _chosen(self, values: Floats, columns: Positions | slice) -> Floats:
         """Columns as a matrix of their own; by a kernel in half of NumPy's time."""

@@ -56,9 +56,10 @@ def undefined_is_nan(function: Callable[Arguments, Result]) -> Callable[Argument
 # What is known of a vector ---------------------------------------------------------------------------------
 
 
-def ordered_values(values: FloatArray) -> FloatArray:
-    """Sorted copies of the vectors; a vector with a NaN becomes all NaN."""
-    ordered = np.sort(values, axis=-1)
+def ordered_values(values: FloatArray, *, in_place: bool = False) -> FloatArray:
+    """Vectors sorted, in a copy or in their place; a vector with a NaN becomes all NaN."""
+    ordered = values if in_place else values.copy()
+    ordered.sort(axis=-1)
     ordered[np.isnan(ordered[..., -1])] = np.nan
     return ordered
 
@@ -80,9 +81,9 @@ def _place(count: int, q: float, quantiles: Quantiles) -> tuple[int, int, float]
 
 
 def median(ordered: Sorted) -> FloatArray:
-    """Median of sorted vectors."""
+    """Median of sorted vectors; 0, never -0, for which of the two zeros comes first is not known."""
     count = ordered.shape[-1]
-    middle: FloatArray = ordered[..., (count - 1) // 2 : count // 2 + 1].mean(axis=-1)
+    middle: FloatArray = (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2 + 0.0
     return middle
 
 
@@ -95,7 +96,7 @@ def robust_places(count: int, quantiles: Quantiles = LINEAR) -> list[int]:
 def median_and_scale(ordered: Sorted, quantiles: Quantiles) -> tuple[FloatArray, FloatArray]:
     """Median, and interquartile range in standard deviations, of each sorted vector."""
     first, third = (quantile(ordered, q, quantiles) for q in QUARTILES)
-    width = third - first
+    width = third - first + 0.0  # never -0, whose logistic function would fall
     return median(ordered)[..., None], (width / quantiles.normal_iqr)[..., None]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import persist
 from numpy.typing import NDArray
 
 from transforms import compiled
@@ -21,6 +22,7 @@ from transforms.kept import Rows
 from transforms.normalize import BATCH, normalize
 from transforms.pipeline import Pipeline
 from transforms.probes import gene_expression
+from transforms.ranks import ranked
 from transforms.scaling import FITS, Scaling, joined
 from transforms.tasks import task
 from transforms.workflow import Genes, Source
@@ -163,6 +165,11 @@ class KeptValues:
         """See `Values`."""
         held = self.positions[donor]
         return self.kept[donor], None if np.array_equal(held, left) else np.searchsorted(held, left)
+
+    def in_order(self) -> "KeptValues":
+        """The same with each gene's samples in order, see `transforms.ranks`: found now, once."""
+        lazy = {donor: [task(ranked, block) for block in blocks] for donor, blocks in self.kept.items()}
+        return KeptValues(dict(zip(lazy, persist(*lazy.values()), strict=True)), self.positions)
 
 
 @dataclass(frozen=True, eq=False)
