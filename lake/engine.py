@@ -28,7 +28,7 @@ from lake.sources import source_for
 from lake.store import Lake
 from lake.timings import Timings
 from transforms.errors import AtlasError, ChoiceError
-from transforms.parts import is_by_order, label_samples, parts_of
+from transforms.parts import is_by_order, label_samples, left_of
 from transforms.regions import RegionTables, lazy_tables
 from transforms.values import FreshValues, KeptValues, Values, sample_blocks
 from transforms.workflow import Genes, Source, choose_genes, choose_samples, filtered_probes
@@ -169,7 +169,7 @@ class Engine:
             return
         groups = [(group, self._label(group[0], genes.samples)) for group in _sharing(units, "normalisation")]
         placed = [(group, labels) for group, labels in groups if not isinstance(labels, Failure)]
-        needed = _needed(genes.samples, placed)
+        needed = _needed(placed)
         size = _size(genes, needed)
         if flight.holds + 2 * size > self._room:
             yield from flight.rest()
@@ -224,7 +224,7 @@ class Engine:
         placed = [
             ([unit], labels) for unit, labels in zip(units, found, strict=True) if isinstance(labels, dict)
         ]
-        needed = _needed(samples, placed)
+        needed = _needed(placed)
         own = {donor: table.index.to_numpy() for donor, table in samples.groupby("donor", sort=False)}
         return np.sort(np.concatenate([own[donor][left] for donor, left in needed.items()] or [np.arange(0)]))
 
@@ -288,7 +288,9 @@ class Engine:
             lazy = _attempt(
                 lazy_tables, genes, values, units[0].atlas, pipelines, labels, donors=self._donors
             )
-            found = [lazy] * len(units) if isinstance(lazy, Failure) else compute(lazy)[0]
+            found = (
+                [lazy] * len(units) if isinstance(lazy, Failure) else compute(lazy, optimize_graph=False)[0]
+            )
         return [Outcome(unit, tables) for unit, tables in zip(units, found, strict=True)]
 
     @contextmanager
@@ -317,12 +319,12 @@ def _attempt(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return failure
 
 
-def _needed(prepared: pd.DataFrame, groups: Sequence[_Group]) -> dict[str, NDArray[np.integer]]:
+def _needed(groups: Sequence[_Group]) -> dict[str, NDArray[np.integer]]:
     """Donor -> the positions of its samples that one of the groups needs, ascending."""
     needed: dict[str, list[NDArray[np.integer]]] = defaultdict(list)
     for units, labels in groups:
-        for part in parts_of(prepared, labels, units[0].pipeline):
-            needed[part.donor].append(part.left)
+        for donor, own in labels.items():
+            needed[donor].append(left_of(own, norm_matched=units[0].pipeline.norm_matched))
     return {donor: np.unique(np.concatenate(lefts)) for donor, lefts in needed.items()}
 
 

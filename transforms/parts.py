@@ -80,8 +80,13 @@ class Part:
 
 def part_of(donor: str, samples: pd.DataFrame, labels: NDArray[np.int64], *, norm_matched: bool) -> Part:
     """What is left of one donor's prepared samples: those in a region, or all of them."""
-    left = np.flatnonzero(labels) if norm_matched else np.arange(len(labels))
+    left = left_of(labels, norm_matched=norm_matched)
     return Part(donor, left, samples.iloc[left], labels[left])
+
+
+def left_of(labels: NDArray[np.int64], *, norm_matched: bool) -> NDArray[np.intp]:
+    """Positions of the samples that are left, among a donor's: those in a region, or all of them."""
+    return np.flatnonzero(labels) if norm_matched else np.arange(len(labels))
 
 
 def parts_of(prepared: pd.DataFrame, labels: dict[str, NDArray[np.int64]], pipeline: Pipeline) -> list[Part]:
