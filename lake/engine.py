@@ -288,9 +288,9 @@ class Engine:
             lazy = _attempt(
                 lazy_tables, genes, values, units[0].atlas, pipelines, labels, donors=self._donors
             )
-            found = (
-                [lazy] * len(units) if isinstance(lazy, Failure) else compute(lazy, optimize_graph=False)[0]
-            )
+            found = [lazy] * len(units)
+            if not isinstance(lazy, Failure):  # with values that are kept there is nothing to leave out
+                (found,) = compute(lazy, optimize_graph=not isinstance(values, KeptValues))
         return [Outcome(unit, tables) for unit, tables in zip(units, found, strict=True)]
 
     @contextmanager
