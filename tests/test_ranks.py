@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bits import ANY, NUMBERS, ODD_NUMBERS, matrices, same_bits
-from transforms import ranks
+from transforms import compiled, ranks
 from transforms.ranks import Ranked, pick, ranked
 from transforms.scaled import Groups, Scaled
 from transforms.scaling import (
@@ -96,6 +96,31 @@ def test_samples_are_scaled_the_same_with_their_order_and_without(method, drawn,
         plain = Scaled(values, groups, FITS[method]).array
         same = Scaled(values, groups, FITS[method], of(values).order).array
     np.testing.assert_array_equal(same, plain)
+
+
+@pytest.mark.parametrize("medians", [False, True])
+@pytest.mark.parametrize("method", BY_ORDER)
+@given(subsets(ODD_NUMBERS), st.data())
+@ANY
+def test_regions_are_averaged_the_same_with_an_order_and_without(method, medians, drawn, data):
+    values, columns = drawn
+    classes = np.array(
+        data.draw(st.lists(st.sampled_from("ab"), min_size=len(columns), max_size=len(columns)))
+    )
+    groups = Groups.of(columns, data.draw(st.sampled_from([None, classes])))
+    chosen = np.array(data.draw(st.lists(st.integers(0, len(columns) - 1), unique=True)), dtype=int)
+    starts = np.append(0, np.sort(data.draw(st.lists(st.integers(0, len(chosen)), max_size=4)))).astype(int)
+    starts = np.append(starts, len(chosen))
+    with np.errstate(all="ignore"):
+        plain, same = (
+            Scaled(values, groups, FITS[method], order).of_regions(chosen, starts, medians=medians)
+            for order in (None, of(values).order)
+        )
+    if compiled.scaling is None:
+        assert plain is same is None
+    else:
+        np.testing.assert_array_equal(same, plain)
+        assert same.shape == (len(values), len(starts) - 1)
 
 
 def test_an_order_is_walked_where_much_of_it_is_wanted_only(monkeypatch):

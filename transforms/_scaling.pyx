@@ -120,6 +120,20 @@ cdef extern from *:
         return share < 0.5 ? low + (high - low) * share : high - (high - low) * (1.0 - share);
     }
 
+    /* transforms.scaling.scaled_robust_sigmoid_of: median, scale, low and width of a sorted row. */
+    static void ahba_robust_sigmoid(
+        const double *ordered, const Py_ssize_t *places, const double *shares, double normal_iqr, double *numbers)
+    {
+        double first = ahba_between(ordered[places[4]], ordered[places[5]], shares[0]);
+        double third = ahba_between(ordered[places[6]], ordered[places[7]], shares[1]);
+        double centre = (ordered[places[2]] + ordered[places[3]]) / 2.0 + 0.0;
+        double scale = (third - first + 0.0) / normal_iqr;
+        numbers[0] = centre;
+        numbers[1] = scale;
+        numbers[2] = scale != 0.0 ? ahba_logistic(ordered[places[0]], centre, 1.0 / scale) : NAN;
+        numbers[3] = ahba_logistic(ordered[places[1]], centre, 1.0 / scale) - numbers[2];
+    }
+
     /* transforms.lanes.lane_sum. */
     static inline double ahba_of_lanes(const double *lanes)
     {
@@ -246,8 +260,7 @@ cdef extern from *:
         const double *, double *, Py_ssize_t, const double *, const double *, const double *, const double *) nogil
     void ahba_linear_of_row(const double *, double *, Py_ssize_t, double, double) nogil
     void ahba_linear_by_column(const double *, double *, Py_ssize_t, const double *, const double *) nogil
-    double ahba_logistic(double, double, double) nogil
-    double ahba_between(double, double, double) nogil
+    void ahba_robust_sigmoid(const double *, const Py_ssize_t *, const double *, double, double *) nogil
     double ahba_sum(const double *, Py_ssize_t) nogil
     double ahba_sum_of_squares(const double *, Py_ssize_t, double) nogil
     double sqrt(double) nogil
@@ -363,27 +376,15 @@ def robust_sigmoid(
     `places` are the columns of the ends, of the two values around the median and of those around either quartile, and
     `shares` how far from the lower to the higher one the quartiles are.
     """
-    cdef Py_ssize_t row
-    cdef const double *sorted_row
-    cdef double centre, scale
+    cdef Py_ssize_t row, number
+    cdef double numbers[4]
     if ordered.shape[1] == 0:
         return
     with nogil:
         for row in range(ordered.shape[0]):
-            sorted_row = &ordered[row, 0]
-            scale = (
-                ahba_between(sorted_row[places[6]], sorted_row[places[7]], shares[1])
-                - ahba_between(sorted_row[places[4]], sorted_row[places[5]], shares[0])
-                + 0.0
-            ) / normal_iqr
-            centre = (sorted_row[places[2]] + sorted_row[places[3]]) / 2.0 + 0.0
-            fitted[0, row, 0] = centre
-            fitted[1, row, 0] = scale
-            if fitted.shape[0] > 2:
-                fitted[2, row, 0] = (
-                    ahba_logistic(sorted_row[places[0]], centre, 1.0 / scale) if scale != 0.0 else NAN
-                )
-                fitted[3, row, 0] = ahba_logistic(sorted_row[places[1]], centre, 1.0 / scale) - fitted[2, row, 0]
+            ahba_robust_sigmoid(&ordered[row, 0], &places[0], &shares[0], normal_iqr, numbers)
+            for number in range(fitted.shape[0]):
+                fitted[number, row, 0] = numbers[number]
 
 
 # Columns scaled on their way --------------------------------------------------------------------------------
@@ -415,7 +416,7 @@ def scaled_columns(
     cdef double *few = _numbers(2 * columns.shape[0])
     with nogil:
         for row in range(values.shape[0]):
-            _scaled_row(values, row, function, parameters, columns, places, groups, few, &out[row, 0])
+            _scaled_row(values, row, function, parameters, row, columns, places, groups, few, &out[row, 0])
     free(few)
 
 
@@ -434,24 +435,86 @@ def regions_of_scaled(
 
     Other arguments are those of `scaled_columns`. NaN are left out, as are places where nothing goes.
     """
-    cdef Py_ssize_t batch, first, row, n_rows, place, n_places = starts[starts.shape[0] - 1]
-    cdef double *few = _numbers(2 * columns.shape[0] + 2 * ROWS * n_places)
+    cdef Py_ssize_t batch, first, row, n_rows, n_places = starts[starts.shape[0] - 1]
+    cdef double *few = _numbers_and_nan(2 * columns.shape[0], 2 * ROWS * n_places)
     cdef double *scaled = few + 2 * columns.shape[0]
-    for place in range(ROWS * n_places):
-        scaled[place] = NAN
     with nogil:
         for batch in range((values.shape[0] + ROWS - 1) // ROWS):
             first = batch * ROWS
             n_rows = min(<Py_ssize_t>ROWS, values.shape[0] - first)
             for row in range(n_rows):
                 _scaled_row(
-                    values, first + row, function, parameters, columns, places, groups, few, scaled + row * n_places
+                    values, first + row, function, parameters, first + row, columns, places, groups, few, scaled + row * n_places
                 )
-            if medians:
-                _medians_of_rows(scaled, n_rows, n_places, starts, scaled + ROWS * n_places, table, first)
-            else:
-                _means_of_rows(scaled, n_rows, n_places, starts, table, first)
+            _averages_of_rows(scaled, n_rows, n_places, starts, medians, table, first)
     free(few)
+
+
+def regions_by_order(
+    const double[:, ::1] values,
+    const unsigned short[:, ::1] order,
+    const unsigned char[:, ::1] is_member,
+    const Py_ssize_t[:, ::1] wanted,
+    const Py_ssize_t[:, ::1] roles,
+    const double[:, ::1] shares,
+    double normal_iqr,
+    int function,
+    double[:, :, ::1] fitted,
+    const Py_ssize_t[::1] columns,
+    const Py_ssize_t[::1] places,
+    const Py_ssize_t[::1] groups,
+    const Py_ssize_t[::1] starts,
+    bint medians,
+    double[:, ::1] table,
+):
+    """`pick`, `robust_sigmoid` and `regions_of_scaled` in one: a few rows at a time, which stay in the cache.
+
+    Of each group, `is_member` tells its columns, `wanted` the places to pick (ascending, the last one among them), and
+    `roles` which of these are the `places` of `robust_sigmoid`. `fitted`, (group, 1, number), is written over.
+    """
+    cdef Py_ssize_t batch, first, row, n_rows, group, n = values.shape[1], n_places = starts[starts.shape[0] - 1]
+    cdef Py_ssize_t number, n_wanted = wanted.shape[1]
+    cdef double numbers[4]
+    cdef double *picked = _numbers_and_nan(n_wanted + 2 * columns.shape[0], 2 * ROWS * n_places)
+    cdef double *few = picked + n_wanted
+    cdef double *scaled = few + 2 * columns.shape[0]
+    with nogil:
+        for batch in range((values.shape[0] + ROWS - 1) // ROWS):
+            first = batch * ROWS
+            n_rows = min(<Py_ssize_t>ROWS, values.shape[0] - first)
+            for row in range(n_rows):
+                for group in range(wanted.shape[0]):
+                    ahba_pick(
+                        &values[first + row, 0], &order[first + row, 0], n, &is_member[group, 0],
+                        &wanted[group, 0], n_wanted, picked,
+                    )
+                    if picked[n_wanted - 1] != picked[n_wanted - 1]:
+                        for number in range(n_wanted):
+                            picked[number] = NAN
+                    ahba_robust_sigmoid(picked, &roles[group, 0], &shares[group, 0], normal_iqr, numbers)
+                    numbers[1] = 1.0 / numbers[1]
+                    for number in range(fitted.shape[2]):
+                        fitted[group, 0, number] = numbers[number]
+                _scaled_row(
+                    values, first + row, function, fitted, 0, columns, places, groups, few, scaled + row * n_places
+                )
+            _averages_of_rows(scaled, n_rows, n_places, starts, medians, table, first)
+    free(picked)
+
+
+cdef void _averages_of_rows(
+    double *scaled,
+    Py_ssize_t n_rows,
+    Py_ssize_t n_places,
+    const Py_ssize_t[::1] starts,
+    bint medians,
+    double[:, ::1] table,
+    Py_ssize_t first,
+) noexcept nogil:
+    if medians:
+        _medians_of_rows(scaled, n_rows, n_places, starts, scaled + ROWS * n_places, table, first)
+    else:
+        _means_of_rows(scaled, n_rows, n_places, starts, table, first)
 
 
 cdef void _medians_of_rows(
@@ -524,6 +587,15 @@ cdef Py_ssize_t _add_present(
     return present
 
 
+cdef double *_numbers_and_nan(Py_ssize_t count, Py_ssize_t n_nan) except NULL:
+    """Room for some numbers, and behind it some that are NaN until they are written."""
+    cdef Py_ssize_t place
+    cdef double *found = _numbers(count + n_nan)
+    for place in range(count, count + n_nan):
+        found[place] = NAN
+    return found
+
+
 cdef double *_numbers(Py_ssize_t count) except NULL:
     cdef double *found = <double *>malloc((count + 1) * sizeof(double))
     if found == NULL:
@@ -536,6 +608,7 @@ cdef void _scaled_row(
     Py_ssize_t row,
     int function,
     const double[:, :, ::1] parameters,
+    Py_ssize_t parameters_row,
     const Py_ssize_t[::1] columns,
     const Py_ssize_t[::1] places,
     const Py_ssize_t[::1] groups,
@@ -554,7 +627,7 @@ cdef void _scaled_row(
         few[i] = values[row, columns[i]]
     for group in range(n_groups):
         start, n = groups[group], groups[group + 1] - groups[group]
-        of_row = &parameters[group, row, 0]
+        of_row = &parameters[group, parameters_row, 0]
         if function == LINEAR:
             ahba_linear_of_row(few + start, scaled + start, n, of_row[0], of_row[1])
         elif function == LOGISTIC:

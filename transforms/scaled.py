@@ -17,9 +17,13 @@ from transforms.blocks import as_slice, take_columns
 from transforms.ranks import pick
 from transforms.scaling import (
     FITS_TO_SORTED,
+    QUANTILES,
     Scaling,
+    fit_robust_sigmoid,
+    fit_scaled_robust_sigmoid,
     linear,
     ordered_values,
+    quartile_shares,
     robust_places,
     undefined_is_nan,
 )
@@ -30,8 +34,15 @@ Fit = Callable[[Floats], Scaling]
 
 LINEAR, LOGISTIC, SCALED_LOGISTIC, AS_THEY_ARE = range(4)  # as the kernels number functions
 
-# Values fitted to, and scaled, before the next ones are: 2 MiB, which stays in a core's cache in between.
+# Values sorted, and scaled, before the next ones are: 2 MiB, which stays in a core's cache in between. With
+# their order known it makes no difference.
 VALUES_AT_ONCE = 2**18
+
+# The function that a fit by order ends in, and how many numbers that takes.
+BY_ORDER: dict[Callable[..., Scaling], tuple[int, int]] = {
+    fit_robust_sigmoid: (LOGISTIC, 2),
+    fit_scaled_robust_sigmoid: (SCALED_LOGISTIC, 4),
+}
 
 WALKED = 4  # samples along which a gene's order is walked in the time in which one is sorted
 
@@ -51,6 +62,7 @@ class Groups:
     columns: Positions
     members: Sequence[Positions]
     _orders: dict[bytes, "_Order"] = field(default_factory=dict)
+    _picks: dict[int, "_Picks"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, columns: Positions, classes: NDArray[Any] | None = None) -> "Groups":
@@ -81,6 +93,17 @@ class Groups:
     def own_columns(self) -> list[Positions | slice]:
         """The columns of each group."""
         return [as_slice(self.columns[members]) for members in self.members]
+
+    @cached_property
+    def smallest(self) -> int:
+        """How many samples the smallest group has."""
+        return min(map(len, self.members), default=0)
+
+    def picks(self, n_columns: int) -> "_Picks":
+        """What robust sigmoids are fitted to, by the order of so many columns."""
+        if n_columns not in self._picks:
+            self._picks[n_columns] = _Picks.of(self, n_columns)
+        return self._picks[n_columns]
 
     @cached_property
     def _group(self) -> Positions:
@@ -160,6 +183,12 @@ class Scaled:
         if compiled.scaling is None or not self._is_for_kernels:
             return None
         order, table = self.groups.ordered(samples), np.empty((len(self), len(starts) - 1))
+        if self.order is not None and self._is_by_order:
+            picks, (function, n_numbers) = self.groups.picks(self.values.shape[1]), BY_ORDER[self.fit]
+            fitted = np.empty((len(self.groups.members), 1, n_numbers))
+            how = (*picks, function, fitted, *order, starts, medians)
+            compiled.scaling.regions_by_order(self.values, self.order, *how, table)
+            return table
         for genes, scalings in self._blocks():
             scaled = _parameters(scalings)
             compiled.scaling.regions_of_scaled(
@@ -169,7 +198,7 @@ class Scaled:
 
     def _blocks(self) -> Iterator[tuple[slice, list[Scaling]]]:
         """Some genes after the other, and the scaling of each group, fitted when it is first asked for."""
-        size = max(1, VALUES_AT_ONCE // self.values.shape[1])
+        size = max(1, VALUES_AT_ONCE // self.values.shape[1]) if self.order is None else len(self)
         for first in range(0, len(self), size):
             genes = slice(first, first + size)
             if first not in self._fitted:
@@ -195,6 +224,11 @@ class Scaled:
         compiled.scaling.scaled_columns(values, *_as_they_are(columns), chosen)
         return chosen
 
+    @property
+    def _is_by_order(self) -> bool:
+        """Whether every group is fitted by the order of the values."""
+        return self.fit in BY_ORDER and WALKED * self.groups.smallest >= self.values.shape[1]
+
     @cached_property
     def _is_for_kernels(self) -> bool:
         return self.values.dtype == np.float64 and self.values.flags.c_contiguous
@@ -217,6 +251,38 @@ class _Order(NamedTuple):
     def of_groups(self) -> list[Positions]:
         """Places of each group."""
         return np.split(self.places, self.starts[1:-1])
+
+
+class _Picks(NamedTuple):
+    """What kernels take to fit robust sigmoids by an order, group by group.
+
+    Attributes
+    ----------
+    is_member : (group, column) uint8 array
+    wanted, roles : (group, 8) int array
+        Places among a group's sorted values, ascending; and which of these are `robust_places`, one by one.
+    shares : (group, 2) float64 array
+    normal_iqr : float
+    """
+
+    is_member: NDArray[np.uint8]
+    wanted: Positions
+    roles: Positions
+    shares: Floats
+    normal_iqr: float
+
+    @classmethod
+    def of(cls, groups: Groups, n_columns: int) -> "_Picks":
+        """Of groups of the columns of a matrix."""
+        is_member = np.zeros((len(groups.members), n_columns), dtype=np.uint8)
+        for row, columns in zip(is_member, groups.own_columns, strict=True):
+            row[columns] = 1
+        counts = [len(members) for members in groups.members]
+        places = np.array([robust_places(count) for count in counts], dtype=np.intp)
+        wanted = np.sort(places, axis=1)
+        roles = np.array([np.searchsorted(row, own) for row, own in zip(wanted, places, strict=True)])
+        shares = np.array([quartile_shares(count) for count in counts])
+        return cls(is_member, wanted, roles, shares, QUANTILES["linear"].normal_iqr)
 
 
 @undefined_is_nan

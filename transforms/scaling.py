@@ -93,6 +93,11 @@ def robust_places(count: int, quantiles: Quantiles = LINEAR) -> list[int]:
     return [0, count - 1, (count - 1) // 2, count // 2, *quartiles]
 
 
+def quartile_shares(count: int, quantiles: Quantiles = LINEAR) -> FloatArray:
+    """How far from the lower to the higher of two sorted values either quartile is, (2,)."""
+    return np.array([_place(count, q, quantiles)[2] for q in QUARTILES])
+
+
 def median_and_scale(ordered: Sorted, quantiles: Quantiles) -> tuple[FloatArray, FloatArray]:
     """Median, and interquartile range in standard deviations, of each sorted vector."""
     first, third = (quantile(ordered, q, quantiles) for q in QUARTILES)
@@ -309,9 +314,9 @@ def _fitted_in_c(ordered: Sorted, quantiles: Quantiles, n_numbers: int) -> Scali
     if compiled.scaling is None or not values.size or not _is_matrix(values):
         return None
     places = np.array(robust_places(count, quantiles), dtype=np.intp)
-    shares = np.array([_place(count, q, quantiles)[2] for q in QUARTILES])
     fitted = np.empty((n_numbers, len(values), 1))
     columns = ordered.columns_of(places) if isinstance(ordered, Picked) else places
+    shares = quartile_shares(count, quantiles)
     compiled.scaling.robust_sigmoid(values, columns, shares, quantiles.normal_iqr, fitted)
     return Scaling(logistic, *fitted)
 
