@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.bits import ANY, NUMBERS, ODD_NUMBERS, matrices, same_bits
 from transforms import compiled, ranks
 from transforms.ranks import Ranked, pick, ranked
-from transforms.scaled import Groups, Scaled
+from transforms.scaled import Groups, Scaled, of_regions
 from transforms.scaling import (
     FITS,
     FITS_TO_SORTED,
@@ -113,7 +113,7 @@ def test_regions_are_averaged_the_same_with_an_order_and_without(method, medians
     starts = np.append(starts, len(chosen))
     with np.errstate(all="ignore"):
         plain, same = (
-            Scaled(values, groups, FITS[method], order).of_regions(chosen, starts, medians=medians)
+            of_regions(Scaled(values, groups, FITS[method], order), chosen, starts, medians=medians)
             for order in (None, of(values).order)
         )
     if compiled.scaling is None:

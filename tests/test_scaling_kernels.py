@@ -12,7 +12,7 @@ from transforms import compiled
 from transforms.aggregate import METRICS
 from transforms.exponential import LARGEST, LEAST, exponential
 from transforms.lanes import lane_sum
-from transforms.scaled import Groups, Scaled
+from transforms.scaled import Groups, Scaled, SideBySide, as_array
 from transforms.scaling import FITS, Scaling, linear, logistic, mean_and_std
 from transforms.values import fit_columns
 
@@ -143,6 +143,25 @@ def test_scaled_values_are_each_group_scaled_by_itself(metric, drawn):
         inside = expected[:, region == number]
         plain = np.array([REDUCTIONS[metric](row[~np.isnan(row)]) for row in inside])
         np.testing.assert_allclose(found[:, number], plain, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@given(st.data(), st.lists(st.booleans(), min_size=1, max_size=3))
+@ANY
+def test_donors_side_by_side_are_averaged_as_one_matrix(metric, data, are_scaled):
+    shape = st.tuples(st.just(data.draw(st.integers(1, 10))), st.integers(1, 12))
+    parts: list[Scaled | np.ndarray] = []
+    for is_scaled in are_scaled:
+        values = data.draw(arrays.arrays(np.float64, shape, elements=NUMBERS))
+        groups = Groups.of(np.arange(values.shape[1]))
+        parts.append(Scaled(values, groups, FITS["scaled_robust_sigmoid"]) if is_scaled else values)
+    several = SideBySide(parts)
+    region = data.draw(arrays.arrays(np.intp, several.shape[1], elements=st.integers(-1, 3)))
+    joined = np.concatenate([as_array(part) for part in parts], axis=1)
+    found = same_bits(lambda: regions(SideBySide(parts), region, metric))
+    np.testing.assert_array_equal(found, regions(joined, region, metric))
+    np.testing.assert_array_equal(several.array, joined)
+    np.testing.assert_array_equal(several.take(np.arange(len(region))[::-1]), joined[:, ::-1])
 
 
 REDUCTIONS = {

@@ -398,6 +398,47 @@ cdef enum:
     ROWS = 8  # at once
 
 
+cdef struct Part:
+    const double *values
+    Py_ssize_t width  # of the values
+    int function
+    const double *parameters
+    Py_ssize_t n_parameters
+    Py_ssize_t group_step  # from the parameters of a group to those of the next
+    const Py_ssize_t *columns
+    const Py_ssize_t *places
+    Py_ssize_t n_columns
+    const Py_ssize_t *groups
+    Py_ssize_t n_groups
+    bint in_place  # places follow each other
+
+
+cdef Part _part_of(
+    const double[:, ::1] values,
+    int function,
+    const double[:, :, ::1] parameters,
+    const Py_ssize_t[::1] columns,
+    const Py_ssize_t[::1] places,
+    const Py_ssize_t[::1] groups,
+):
+    """Where the arrays lie, which the caller holds."""
+    cdef Part part
+    cdef Py_ssize_t n = columns.shape[0]
+    part.values = &values[0, 0] if values.shape[0] and values.shape[1] else NULL
+    part.width = values.shape[1]
+    part.function = function
+    part.parameters = &parameters[0, 0, 0] if parameters.shape[0] and parameters.shape[1] else NULL
+    part.n_parameters = parameters.shape[2]
+    part.group_step = parameters.shape[1] * parameters.shape[2]
+    part.columns = &columns[0] if n else NULL
+    part.places = &places[0] if n else NULL
+    part.n_columns = n
+    part.groups = &groups[0]
+    part.n_groups = groups.shape[0] - 1
+    part.in_place = part.n_groups == 1 and n > 0 and places[n - 1] - places[0] == n - 1
+    return part
+
+
 def scaled_columns(
     const double[:, ::1] values,
     int function,
@@ -410,44 +451,48 @@ def scaled_columns(
     """Columns of a matrix, each row of each group of them scaled in its own way.
 
     `columns` has the groups one after the other, from `groups[g]` to `groups[g + 1]`, and `places` where they go in
-    `out`, ascending in each group; nothing is written anywhere else. `parameters` has, for each group, those of `function` for each row.
+    `out`, ascending in each group; nothing is written anywhere else. `parameters` has, for each group, those of
+    `function` for each row.
     """
-    cdef Py_ssize_t row
-    cdef double *few = _numbers(2 * columns.shape[0])
+    cdef Part part = _part_of(values, function, parameters, columns, places, groups)
+    cdef Py_ssize_t row, n_rows = values.shape[0] if columns.shape[0] else 0
+    cdef double *few = _numbers(2 * part.n_columns)
     with nogil:
-        for row in range(values.shape[0]):
-            _scaled_row(values, row, function, parameters, row, columns, places, groups, few, &out[row, 0])
+        for row in range(n_rows):
+            _scaled_row(&part, row, row, few, &out[row, 0])
     free(few)
 
 
-def regions_of_scaled(
-    const double[:, ::1] values,
-    int function,
-    const double[:, :, ::1] parameters,
-    const Py_ssize_t[::1] columns,
-    const Py_ssize_t[::1] places,
-    const Py_ssize_t[::1] groups,
-    const Py_ssize_t[::1] starts,
-    bint medians,
-    double[:, ::1] table,
-):
-    """Mean or median of each row over each region: scaled columns in `places` from `starts[r]` to `starts[r + 1]`.
+def regions_of_scaled(list parts, const Py_ssize_t[::1] starts, bint medians, double[:, ::1] table):
+    """Mean or median of each row over each region: what is in `places` from `starts[r]` to `starts[r + 1]`.
 
-    Other arguments are those of `scaled_columns`. NaN are left out, as are places where nothing goes.
+    Each of `parts` is what `scaled_columns` takes, all of as many rows; they share the places among them. NaN are left
+    out, as are places where nothing goes.
     """
-    cdef Py_ssize_t batch, first, row, n_rows, n_places = starts[starts.shape[0] - 1]
-    cdef double *few = _numbers_and_nan(2 * columns.shape[0], 2 * ROWS * n_places)
-    cdef double *scaled = few + 2 * columns.shape[0]
+    cdef Py_ssize_t n_places = starts[starts.shape[0] - 1], n_parts = len(parts), most = 0
+    cdef Py_ssize_t batch, first, row, n_rows, number
+    cdef Part *several = <Part *>malloc((n_parts + 1) * sizeof(Part))
+    if several == NULL:
+        raise MemoryError
+    try:
+        for number, (values, function, parameters, columns, places, groups) in enumerate(parts):
+            several[number] = _part_of(values, function, parameters, columns, places, groups)
+            most = max(most, several[number].n_columns)
+    except BaseException:
+        free(several)
+        raise
+    cdef double *few = _numbers_and_nan(2 * most, 2 * ROWS * n_places)
+    cdef double *scaled = few + 2 * most
     with nogil:
-        for batch in range((values.shape[0] + ROWS - 1) // ROWS):
+        for batch in range((table.shape[0] + ROWS - 1) // ROWS):
             first = batch * ROWS
-            n_rows = min(<Py_ssize_t>ROWS, values.shape[0] - first)
+            n_rows = min(<Py_ssize_t>ROWS, table.shape[0] - first)
             for row in range(n_rows):
-                _scaled_row(
-                    values, first + row, function, parameters, first + row, columns, places, groups, few, scaled + row * n_places
-                )
+                for number in range(n_parts):
+                    _scaled_row(&several[number], first + row, first + row, few, scaled + row * n_places)
             _averages_of_rows(scaled, n_rows, n_places, starts, medians, table, first)
     free(few)
+    free(several)
 
 
 def regions_by_order(
@@ -478,6 +523,7 @@ def regions_by_order(
     cdef double *picked = _numbers_and_nan(n_wanted + 2 * columns.shape[0], 2 * ROWS * n_places)
     cdef double *few = picked + n_wanted
     cdef double *scaled = few + 2 * columns.shape[0]
+    cdef Part part = _part_of(values, function, fitted, columns, places, groups)
     with nogil:
         for batch in range((values.shape[0] + ROWS - 1) // ROWS):
             first = batch * ROWS
@@ -495,9 +541,7 @@ def regions_by_order(
                     numbers[1] = 1.0 / numbers[1]
                     for number in range(fitted.shape[2]):
                         fitted[group, 0, number] = numbers[number]
-                _scaled_row(
-                    values, first + row, function, fitted, 0, columns, places, groups, few, scaled + row * n_places
-                )
+                _scaled_row(&part, first + row, 0, few, scaled + row * n_places)
             _averages_of_rows(scaled, n_rows, n_places, starts, medians, table, first)
     free(picked)
 
@@ -604,41 +648,33 @@ cdef double *_numbers(Py_ssize_t count) except NULL:
 
 
 cdef void _scaled_row(
-    const double[:, ::1] values,
-    Py_ssize_t row,
-    int function,
-    const double[:, :, ::1] parameters,
-    Py_ssize_t parameters_row,
-    const Py_ssize_t[::1] columns,
-    const Py_ssize_t[::1] places,
-    const Py_ssize_t[::1] groups,
-    double *few,
-    double *out,
+    const Part *part, Py_ssize_t row, Py_ssize_t parameters_row, double *few, double *out
 ) noexcept nogil:
-    cdef Py_ssize_t i, group, start, n, n_columns = columns.shape[0], n_groups = groups.shape[0] - 1
+    """`few` has room for each column twice."""
+    cdef Py_ssize_t i, group, start, n
+    cdef const double *values = part.values + row * part.width
     cdef const double *of_row
-    cdef bint in_place = n_groups == 1 and n_columns > 0 and places[0] == 0 and places[n_columns - 1] == n_columns - 1
-    cdef double *scaled = out if in_place else few + n_columns
-    if function == AS_THEY_ARE:
-        for i in range(n_columns):
-            out[places[i]] = values[row, columns[i]]
+    cdef double *scaled = out + part.places[0] if part.in_place else few + part.n_columns
+    if part.function == AS_THEY_ARE:
+        for i in range(part.n_columns):
+            out[part.places[i]] = values[part.columns[i]]
         return
-    for i in range(n_columns):
-        few[i] = values[row, columns[i]]
-    for group in range(n_groups):
-        start, n = groups[group], groups[group + 1] - groups[group]
-        of_row = &parameters[group, parameters_row, 0]
-        if function == LINEAR:
+    for i in range(part.n_columns):
+        few[i] = values[part.columns[i]]
+    for group in range(part.n_groups):
+        start, n = part.groups[group], part.groups[group + 1] - part.groups[group]
+        of_row = part.parameters + group * part.group_step + parameters_row * part.n_parameters
+        if part.function == LINEAR:
             ahba_linear_of_row(few + start, scaled + start, n, of_row[0], of_row[1])
-        elif function == LOGISTIC:
+        elif part.function == LOGISTIC:
             ahba_logistic_of_row(few + start, scaled + start, n, of_row[0], of_row[1])
         else:
             ahba_scaled_logistic_of_row(
                 few + start, scaled + start, n, of_row[0], of_row[1], of_row[2], of_row[3]
             )
-    if not in_place:
-        for i in range(n_columns):
-            out[places[i]] = scaled[i]
+    if not part.in_place:
+        for i in range(part.n_columns):
+            out[part.places[i]] = scaled[i]
 
 
 # Matrices -----------------------------------------------------------------------------------------------------

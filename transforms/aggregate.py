@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from transforms import compiled
 from transforms.errors import AtlasError, ChoiceError
-from transforms.scaled import Scaled, as_array, of_regions
+from transforms.scaled import Scaled, SideBySide, as_array, of_regions
 
 FloatArray = NDArray[np.float64]
-Samples = FloatArray | Scaled
+Samples = FloatArray | Scaled | SideBySide
 Reduction = Callable[..., Any]
 
 # Genes averaged at once by the mean: their values, sample by sample, stay in a core's cache.

@@ -29,7 +29,7 @@ from transforms.missing import MISSING, Filling, Sites
 from transforms.parts import GeneNormalization, Part, label_samples, normalized_blocks, parts_of
 from transforms.pipeline import Pipeline
 from transforms.region_sets import REGION_SETS
-from transforms.scaled import Scaled, as_array
+from transforms.scaled import Scaled, SideBySide, as_array
 from transforms.stable import stable_genes
 from transforms.tasks import task
 from transforms.values import Values
@@ -177,14 +177,8 @@ class Aggregation:
 
     def _jointly(self, values: Normalized) -> dict[str, Floats]:
         """All donors' samples at once, under the name ""."""
-        columns = {donor: self.columns[donor] for donor in values}
-        if self.whole_genes:
-            joined = np.concatenate([as_array(own) for own in values.values()], axis=1)
-            return {"": self._average(joined, np.concatenate(list(columns.values())))}
-        inside = {donor: np.flatnonzero(own >= 0) for donor, own in columns.items()}
-        samples = [own.take(inside[donor], axis=1) for donor, own in values.items()]
-        found = [own[inside[donor]] for donor, own in columns.items()]
-        return {"": self._average(np.concatenate(samples, axis=1), np.concatenate(found))}
+        columns = np.concatenate([self.columns[donor] for donor in values])
+        return {"": self._average(SideBySide(list(values.values())), columns)}
 
     def _filled_jointly(
         self, unfilled: dict[str, Floats], values: Normalized, gifts: dict[str, Floats]
@@ -208,7 +202,7 @@ class Aggregation:
             )
         return {"": table}
 
-    def _average(self, values: Floats | Scaled, columns: NDArray[np.intp]) -> Floats:
+    def _average(self, values: Floats | Scaled | SideBySide, columns: NDArray[np.intp]) -> Floats:
         if self.whole_genes:
             values = as_array(values)
             values = np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)

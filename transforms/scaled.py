@@ -21,6 +21,7 @@ from transforms.scaling import (
     Scaling,
     fit_robust_sigmoid,
     fit_scaled_robust_sigmoid,
+    joined,
     linear,
     ordered_values,
     quartile_shares,
@@ -146,7 +147,6 @@ class Scaled:
     groups: Groups
     fit: Fit
     order: NDArray[np.uint16] | None = None
-    _fitted: dict[int, list[Scaling]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -163,47 +163,41 @@ class Scaled:
 
     def take(self, samples: Positions, axis: int = 1) -> Floats:  # noqa: ARG002 - as that of arrays
         """Some samples, scaled: (gene, taken) float64; NaN for those of no group."""
-        order = self.groups.ordered(samples)
         taken = np.full((len(self), len(samples)), np.nan)
-        for genes, scalings in self._blocks():
-            if compiled.scaling is not None and self._is_for_kernels:
-                scaled = _parameters(scalings)
-                compiled.scaling.scaled_columns(self.values[genes], *scaled, *order, taken[genes])
-                continue
+        if compiled.scaling is not None and self.is_for_kernels:
+            compiled.scaling.scaled_columns(*self.part(samples, np.arange(len(samples))), taken)
+            return taken
+        order = self.groups.ordered(samples)
+        for genes, scalings in self._scalings():
             for places, scaling in zip(order.of_groups(), scalings, strict=True):
                 own = self.groups.columns[samples[places]]
                 taken[genes, places] = scaling(self.values[genes].take(own, axis=1))
         return taken
 
-    def of_regions(self, samples: Positions, starts: Positions, *, medians: bool) -> Floats | None:
-        """Mean or median over the samples of each region, ``samples[starts[r]:starts[r + 1]]``, NaN left out.
+    def part(self, samples: Positions, places: Positions) -> "_Part":
+        """What kernels take for some samples, and where they go."""
+        order = self.groups.ordered(samples)
+        return self.values, *self._parameters, order.columns, places[order.places], order.starts
 
-        (gene, region) float64; None without kernels.
-        """
-        if compiled.scaling is None or not self._is_for_kernels:
-            return None
-        order, table = self.groups.ordered(samples), np.empty((len(self), len(starts) - 1))
-        if self.order is not None and self._is_by_order:
-            picks, (function, n_numbers) = self.groups.picks(self.values.shape[1]), BY_ORDER[self.fit]
-            fitted = np.empty((len(self.groups.members), 1, n_numbers))
-            how = (*picks, function, fitted, *order, starts, medians)
-            compiled.scaling.regions_by_order(self.values, self.order, *how, table)
-            return table
-        for genes, scalings in self._blocks():
-            scaled = _parameters(scalings)
-            compiled.scaling.regions_of_scaled(
-                self.values[genes], *scaled, *order, starts, medians, table[genes]
-            )
-        return table
+    def by_order(self, samples: Positions) -> tuple[Any, ...]:
+        """What kernels take for some samples where every group is fitted by the order of the values."""
+        picks, (function, n_numbers) = self.groups.picks(self.values.shape[1]), BY_ORDER[self.fit]
+        fitted = np.empty((len(self.groups.members), 1, n_numbers))
+        return self.values, self.order, *picks, function, fitted, *self.groups.ordered(samples)
 
-    def _blocks(self) -> Iterator[tuple[slice, list[Scaling]]]:
-        """Some genes after the other, and the scaling of each group, fitted when it is first asked for."""
+    @cached_property
+    def _parameters(self) -> tuple[int, Floats]:
+        """The number of the function in the kernels, and (group, gene, parameter)."""
+        return _parameters(
+            [joined(list(of_group)) for of_group in zip(*(s for _, s in self._scalings()), strict=True)]
+        )
+
+    def _scalings(self) -> Iterator[tuple[slice, list[Scaling]]]:
+        """Some genes after the other, and the scaling of each group."""
         size = max(1, VALUES_AT_ONCE // self.values.shape[1]) if self.order is None else len(self)
         for first in range(0, len(self), size):
             genes = slice(first, first + size)
-            if first not in self._fitted:
-                self._fitted[first] = [self._fit(genes, columns) for columns in self.groups.own_columns]
-            yield genes, self._fitted[first]
+            yield genes, [self._fit(genes, columns) for columns in self.groups.own_columns]
 
     def _fit(self, genes: slice, columns: Positions | slice) -> Scaling:
         """A group's scaling of some genes; by their order where it is known and much of it is the group's."""
@@ -218,20 +212,52 @@ class Scaled:
 
     def _chosen(self, values: Floats, columns: Positions | slice) -> Floats:
         """Columns as a matrix of their own; by a kernel in half of NumPy's time."""
-        if compiled.scaling is None or not self._is_for_kernels or isinstance(columns, slice):
+        if compiled.scaling is None or not self.is_for_kernels or isinstance(columns, slice):
             return take_columns(values, columns)
         chosen = np.empty((len(values), len(columns)))
-        compiled.scaling.scaled_columns(values, *_as_they_are(columns), chosen)
+        compiled.scaling.scaled_columns(values, *_as_they_are(columns, np.arange(len(columns))), chosen)
         return chosen
 
     @property
-    def _is_by_order(self) -> bool:
+    def is_by_order(self) -> bool:
         """Whether every group is fitted by the order of the values."""
-        return self.fit in BY_ORDER and WALKED * self.groups.smallest >= self.values.shape[1]
+        walks = WALKED * self.groups.smallest >= self.values.shape[1]
+        return self.order is not None and self.fit in BY_ORDER and walks
 
     @cached_property
-    def _is_for_kernels(self) -> bool:
+    def is_for_kernels(self) -> bool:
+        """Whether the values are as kernels take them."""
         return self.values.dtype == np.float64 and self.values.flags.c_contiguous
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """Values of several donors' samples as those of one, without a copy.
+
+    Attributes
+    ----------
+    parts : sequence of (gene, sample) float64 arrays, or Scaled
+        Of the same genes.
+    """
+
+    parts: Sequence["Floats | Scaled"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many genes and samples there are."""
+        return len(self), sum(part.shape[1] for part in self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    @cached_property
+    def array(self) -> Floats:
+        """All of them, (gene, sample)."""
+        return np.concatenate([as_array(part) for part in self.parts], axis=1)
+
+    def take(self, samples: Positions, axis: int = 1) -> Floats:
+        """Some samples: (gene, taken) float64."""
+        return self.array.take(samples, axis=axis)
 
 
 class _Order(NamedTuple):
@@ -251,6 +277,10 @@ class _Order(NamedTuple):
     def of_groups(self) -> list[Positions]:
         """Places of each group."""
         return np.split(self.places, self.starts[1:-1])
+
+
+_Part = tuple[Floats, int, Floats, Positions, Positions, Positions]
+"""Values, function, parameters, columns, places, groups' starts: as `_scaling.scaled_columns` takes them."""
 
 
 class _Picks(NamedTuple):
@@ -299,26 +329,52 @@ def _parameters(scalings: list[Scaling]) -> tuple[int, Floats]:
     return LINEAR if is_linear else logistic, np.array([np.hstack(own) for own in known])
 
 
-def _as_they_are(columns: Positions) -> tuple[int, Floats, Positions, Positions, Positions]:
-    """What kernels take for columns that are not scaled: function, parameters, columns, places, groups."""
+def _as_they_are(
+    columns: Positions, places: Positions
+) -> tuple[int, Floats, Positions, Positions, Positions]:
+    """What kernels take for columns that are not scaled, and where they go."""
     nothing, order = np.empty((1, 1, 1)), columns.astype(np.intp, copy=False)
-    return AS_THEY_ARE, nothing, order, np.arange(len(columns)), np.array([0, len(columns)])
+    return AS_THEY_ARE, nothing, order, places, np.array([0, len(columns)])
 
 
 def of_regions(
-    values: Floats | Scaled, samples: Positions, starts: Positions, *, medians: bool
+    values: Floats | Scaled | SideBySide, samples: Positions, starts: Positions, *, medians: bool
 ) -> Floats | None:
-    """`Scaled.of_regions` of any values."""
-    if isinstance(values, Scaled):
-        return values.of_regions(samples, starts, medians=medians)
-    if compiled.scaling is None:
+    """Mean or median over the samples of each region, ``samples[starts[r]:starts[r + 1]]``, NaN left out.
+
+    (gene, region) float64; None without kernels.
+    """
+    if compiled.scaling is None or not _are_for_kernels(values):
         return None
     table = np.empty((len(values), len(starts) - 1))
-    matrix = np.ascontiguousarray(values, dtype=np.float64)
-    compiled.scaling.regions_of_scaled(matrix, *_as_they_are(samples), starts, medians, table)
+    if isinstance(values, Scaled) and values.is_by_order:
+        compiled.scaling.regions_by_order(*values.by_order(samples), starts, medians, table)
+    else:
+        parts = list(_parts(values, samples, np.arange(len(samples))))
+        compiled.scaling.regions_of_scaled(parts, starts, medians, table)
     return table
 
 
-def as_array(values: Floats | Scaled) -> Floats:
+def _are_for_kernels(values: Floats | Scaled | SideBySide) -> bool:
+    if isinstance(values, SideBySide):
+        return all(map(_are_for_kernels, values.parts))
+    return not isinstance(values, Scaled) or values.is_for_kernels
+
+
+def _parts(values: Floats | Scaled | SideBySide, samples: Positions, places: Positions) -> "Iterator[_Part]":
+    """What kernels take for some samples, and where they go."""
+    if isinstance(values, Scaled):
+        yield values.part(samples, places)
+    elif isinstance(values, SideBySide):
+        first = 0
+        for part in values.parts:
+            own = np.flatnonzero((samples >= first) & (samples < first + part.shape[1]))
+            yield from _parts(part, samples[own] - first, places[own])
+            first += part.shape[1]
+    else:
+        yield np.ascontiguousarray(values, dtype=np.float64), *_as_they_are(samples, places)
+
+
+def as_array(values: Floats | Scaled | SideBySide) -> Floats:
     """All values as numbers."""
-    return values.array if isinstance(values, Scaled) else values
+    return values if isinstance(values, np.ndarray) else values.array
